@@ -1,0 +1,3 @@
+"""bothways: bidirectional fine-tuning of text models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,247 @@
+"""The two halves of a run: `Experiment` says WHAT is learned (its identity), `Run` says WHERE (never identity).
+
+Every field is typed and bounded; unknown keys are refused. Files become these types in `yaml_io`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+
+from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, Component, Registry
+
+Language = Literal["en", "zh"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Count = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Config(BaseModel):
+    """Frozen, refuses unknown keys and non-finite numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _member(registry: Registry[Any]) -> Any:
+    """The field type of a component: built from `{name: …}` by its registry, dumped back to the same mapping."""
+    return Annotated[
+        Any,
+        BeforeValidator(registry.build),
+        PlainSerializer(lambda component: component.spec()),
+        Field(json_schema_extra={"x-family": registry.family}),
+    ]
+
+
+Transform = _member(TRANSFORMS)
+Objective = _member(OBJECTIVES)
+Trainable = _member(TRAINABLES)
+Task = _member(TASKS)
+
+
+class _Wrapped(Config):
+    """A component with a number beside it, written as one flat mapping: `{name: …, knob: …, <number>: …}`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unflatten(cls, value: Any) -> Any:
+        slot, *numbers = cls.model_fields  # the component's field comes first
+        if isinstance(value, str):
+            return {slot: value}
+        if not isinstance(value, dict) or slot in value:
+            return value
+        return {slot: {k: v for k, v in value.items() if k not in numbers}} | {
+            k: value[k] for k in numbers if k in value
+        }
+
+    def spec(self) -> dict[str, Any]:
+        """The flat mapping that builds this again."""
+        slot, *numbers = type(self).model_fields
+        component: Component = getattr(self, slot)
+        return component.spec() | {k: getattr(self, k) for k in numbers}
+
+
+class Operation(_Wrapped):
+    """One step of a sub-policy: `transform`, applied to a row with `probability`."""
+
+    transform: Transform
+    probability: Probability = 1.0
+
+
+class Term(_Wrapped):
+    """One summand of the loss: `weight` x `objective`."""
+
+    objective: Objective
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+
+
+_Operation = Annotated[Operation, PlainSerializer(lambda o: o.spec())]
+_Term = Annotated[Term, PlainSerializer(lambda t: t.spec())]
+
+
+class Splits(Config):
+    """Rows of each split: a count (int) or a share of what the source holds (float below 1)."""
+
+    train: int | float = 0.8
+    selection: int | float = 0.1
+    test: int | float = 0.1
+
+
+class Data(Config):
+    """Where labelled text comes from and how it is divided.
+
+    `source`, `selection_source`, `test_source`: `asset:NAME`, `hf:org/name@revision`, or a csv/tsv/jsonl/parquet path.
+    `dedup`: what to do with texts found in more than one split or twice in one. `max_bad_rows`: more unusable rows
+    than this (count, or share below 1) is an error; fewer go to a quarantine file with their reasons.
+    """
+
+    source: str
+    selection_source: str | None = None
+    test_source: str | None = None
+    text: str = "text"
+    pair: str | None = None
+    label: str = "label"
+    language: Language = "en"
+    splits: Splits = Splits()
+    split_seed: int = 0
+    dedup: Literal["drop", "error", "keep"] = "drop"
+    max_bad_rows: Annotated[int | float, Field(ge=0)] = 0.01
+
+
+class Model(Config):
+    """`source`: `asset:NAME`, `hf:org/name@revision` or a directory. `max_length` in tokens. `dropout`: override."""
+
+    source: str = "asset:minilm-l6"
+    max_length: Annotated[int, Field(ge=4, le=8192)] = 64
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+
+
+class Augment(Config):
+    """Rows as (original, copies): each epoch shows every training row's original (if kept) and `n_aug` copies,
+    each copy changed by one sub-policy drawn for that row, epoch and copy."""
+
+    n_aug: Annotated[int, Field(ge=0, le=64)] = 0
+    keep_original: bool = True
+    policy: tuple[tuple[_Operation, ...], ...] = ()
+
+
+class Protect(Config):
+    """Words no augmentation may touch: negators, numbers, and any listed `words`."""
+
+    negators: bool = True
+    numbers: bool = True
+    words: tuple[str, ...] = ()
+
+
+class InputSide(Config):
+    """What the model reads. `reconstruct` also applies at evaluation and serving; `augment` never does."""
+
+    reconstruct: tuple[Transform, ...] = ()
+    augment: Augment = Augment()
+    protect: Protect = Protect()
+
+
+class OutputSide(Config):
+    """What the model is asked to learn (`objectives`, a weighted sum) and which parameters may move (`trainable`)."""
+
+    objectives: Annotated[tuple[_Term, ...], Field(validate_default=True)] = ({"name": "cross_entropy"},)  # type: ignore[assignment]
+    trainable: Annotated[Trainable, Field(validate_default=True)] = {"name": "full"}
+
+    @field_validator("objectives")
+    @classmethod
+    def _asks_for_something(cls, terms: tuple[Term, ...]) -> tuple[Term, ...]:
+        if not any(term.weight > 0 for term in terms):
+            raise ValueError("needs at least one objective with a weight above 0, such as cross_entropy")
+        return terms
+
+
+class Optim(Config):
+    """AdamW. Budgets are optimiser steps; `batch_size` is rows per step over all workers.
+
+    `warmup`: share of the steps. `accumulate`: forward passes a step is cut into (memory, not mathematics).
+    `evaluate_every`: steps between reports on the selection rows. `patience`: reports without a better selection
+    metric before stopping (the best weights are restored); null trains to the end and keeps the last weights.
+    """
+
+    steps: Count = 200
+    batch_size: Count = 16
+    lr: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    warmup: Probability = 0.1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
+    accumulate: Count = 1
+    evaluate_every: Count = 20
+    patience: Count | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Experiment(Config):
+    """A task, a change to what the model reads, and a change to what it is asked to learn.
+
+    Everything that a result depends on is here, and nothing else: same experiment, same numbers.
+    """
+
+    seed: int = 0
+    task: Annotated[Task, Field(validate_default=True)] = {"name": "classification"}
+    data: Data
+    model: Model = Model()
+    input: InputSide = InputSide()
+    output: OutputSide = Field(default_factory=OutputSide)
+    optim: Optim = Optim()
+
+    def spec(self) -> dict[str, Any]:
+        """Plain data that builds this experiment again."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """Identity: 16 hex digits over every field."""
+        return hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Run(Config):
+    """Where and with what: workers, devices, storage. Changing it never changes an experiment's identity.
+
+    `lanes`: trials at once (null: what the cluster holds). `workers`: DDP ranks of one trial. `threads`: per worker.
+    `stall_timeout_s`: seconds without any progress before the run is ended and names what it waited for.
+    """
+
+    workers: Count = 1
+    lanes: Count | None = None
+    cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0.0)] | Literal["auto"] = "auto"
+    threads: Count = 1
+    execution: Literal["warm", "cold"] = "warm"
+    address: str | None = None
+    storage: str = "runs"
+    tracking_uri: str | None = None
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    stall_timeout_s: Annotated[float, Field(gt=0.0)] = 300.0
+
+
+class Search(Config):
+    """How experiments are proposed. `space`: a space file, relative to the pipeline file that names it.
+
+    ASHA: a trial may be stopped at the rungs `grace_steps` x `reduction_factor`^k of optimiser steps.
+    `confirm_seeds`: fresh seeds with which control and winner are both trained again and scored on the test rows.
+    """
+
+    space: str
+    trials: Count = 16
+    seed: int = 0
+    grace_steps: Count = 40
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    confirm_seeds: Count = 3
+
+
+class Pipeline(Config):
+    """One file of `pipelines/`: what is run."""
+
+    name: Name
+    description: str = ""
+    experiment: Experiment
+    search: Search | None = None
+    run: Run = Run()

@@ -1,0 +1,129 @@
+"""The nouns every layer speaks, as small protocols. Who implements and who calls each is in its docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:  # names only: this layer imports neither torch nor pyarrow
+    import pyarrow as pa
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """N encoded rows, padded to T tokens, on the model's device.
+
+    `inputs`: what the model's forward takes (`input_ids`, `attention_mask`, …), each int64 (N, T).
+    `labels`: int64 (N,). `is_copy`: bool (N,), true for augmented copies.
+    """
+
+    inputs: Mapping[str, Tensor]
+    labels: Tensor
+    is_copy: Tensor
+
+
+class Forward(Protocol):
+    """The model as an objective sees it. Made by the training loop.
+
+    An objective makes exactly ONE call of the object itself for a backward pass (that is what DDP synchronises):
+    several views are one call on a concatenated batch.
+    """
+
+    def __call__(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
+        """Logits (N, C). `embeddings` (N, T, H) replace the look-up of `input_ids`."""
+        ...
+
+    def embed(self, batch: Batch) -> Tensor:
+        """The input embeddings (N, T, H) of the batch's tokens."""
+        ...
+
+    def inner(self, batch: Batch, embeddings: Tensor) -> Tensor:
+        """Logits without DDP's book-keeping, for gradients with respect to the input only."""
+        ...
+
+
+class TaskLike(Protocol):
+    """What is predicted and how it is scored. A member of `tasks/`."""
+
+    def row_losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The supervised loss of every row, (N,)."""
+        ...
+
+    def sums(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Float64 sums that add up over batches and workers and that `metrics` divides once."""
+        ...
+
+    def metrics(self, sums: Tensor) -> dict[str, float]:
+        """Metrics by name (`accuracy`, `macro_f1`, `log_loss`, …)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A finite scalar to minimise, and its named parts for the record (detached)."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+
+
+class ObjectiveLike(Protocol):
+    """What the model is asked to learn. A member of `output_side/objectives/`; called once per backward pass."""
+
+    def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss: ...
+
+
+class TrainableLike(Protocol):
+    """Which parameters may move. A member of `output_side/trainable/`; called once before training."""
+
+    def __call__(self, model: nn.Module) -> None:
+        """Set `requires_grad` of every parameter."""
+        ...
+
+
+class Collective(Protocol):
+    """The workers of one trial. `edges/local.py` has the one-worker kind, `edges/ray_train.py` DDP's."""
+
+    rank: int
+    world: int
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The module whose forward synchronises gradients over the workers (DDP), or the model itself."""
+        ...
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Element-wise sum over the workers, the same on each."""
+        ...
+
+
+Encode = Callable[["pa.Table"], "pa.Table"]
+"""Views in (row, epoch, copy), encoded views out, same rows, same order: pure and picklable."""
+
+
+class Execute(Protocol):
+    """Runs an `Encode` over many views, in order, in blocks. The local edge maps it; the Ray edge shards it."""
+
+    def __call__(self, views: pa.Table, encode: Encode) -> Iterator[pa.Table]: ...
+
+
+class Tracker(Protocol):
+    """Remembers a sweep. `edges/mlflow_tracking.py`; called by the driver only (one writer)."""
+
+    def begin(self, trial_id: str, name: str, experiment: Mapping[str, Any], knobs: Mapping[str, Any]) -> None: ...
+
+    def report(self, trial_id: str, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def end(self, trial_id: str, status: str, model_dir: str = "", error: str = "") -> None: ...
+
+
+class TrialLike(Protocol):
+    """What a space asks for values: Optuna's trial, or anything shaped like it."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...

@@ -1,0 +1,27 @@
+"""What a user can get wrong: one line that names the place, the value and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """A mistake in a file, an option or the data. The command line prints it as one line and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class Conflict(UserError):
+    """Something else already holds what was asked for: a sweep of that name is running."""
+
+    exit_code = 3
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the nearest known name, else the list of known names."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(names)}"

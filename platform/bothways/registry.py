@@ -1,0 +1,109 @@
+"""A name becomes a component. A family is a folder; a member is the file of that folder that bears its name.
+
+Only the file asked for is imported, so that `bothways check` never pays for methods a config does not use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from bothways.errors import UserError, did_you_mean
+
+
+class Component(BaseModel):
+    """A part that is its own config: frozen, its fields are its knobs, its call is its behaviour.
+
+    `term`, `source`: the field's word for the method and the paper it follows (printed by `bothways list`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: ClassVar[str]
+    term: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+
+    def spec(self) -> dict[str, Any]:
+        """The mapping that builds this component again: its name and every knob."""
+        return {"name": self.name, **self.model_dump(mode="json")}
+
+
+C = TypeVar("C", bound=Component)
+Member = TypeVar("Member", bound=Component)
+
+
+class Registry(Generic[C]):
+    """The members of one family.
+
+    `packages` are the folders (import paths) whose files are the members: `random_swap.py` registers `random_swap`.
+    """
+
+    def __init__(self, family: str, *packages: str) -> None:
+        self.family = family
+        self.packages = packages
+        self._members: dict[str, type[C]] = {}
+
+    def register(self, name: str) -> Callable[[type[Member]], type[Member]]:
+        """Class decorator. Raises `ValueError` when the name is taken by another class."""
+
+        def add(member: type[Member]) -> type[Member]:
+            taken = self._members.get(name)
+            if taken is not None and taken.__qualname__ != member.__qualname__:
+                raise ValueError(f"{self.family} {name!r} is registered twice: {taken.__module__}, {member.__module__}")
+            member.name = name
+            self._members[name] = member  # type: ignore[assignment]
+            return member
+
+        return add
+
+    def _files(self) -> dict[str, str]:
+        """Every member's name and the module it lives in, read from the folders, nothing imported."""
+        root = Path(__file__).parent
+        return {
+            file.stem: f"{package}.{file.stem}"
+            for package in self.packages
+            for file in sorted((root / Path(*package.split(".")[1:])).glob("*.py"))
+            if not file.stem.startswith("_")
+        } | {name: member.__module__ for name, member in self._members.items()}
+
+    def names(self) -> list[str]:
+        return sorted(self._files())
+
+    def get(self, name: str) -> type[C]:
+        """The class registered as `name`. Raises `UserError` with the nearest name when there is none."""
+        if name not in self._members:
+            module = self._files().get(name)
+            if module is None:
+                raise UserError(f"unknown {self.family} {name!r}: {did_you_mean(name, self._files())}")
+            importlib.import_module(module)
+        return self._members[name]
+
+    def build(self, spec: Any) -> C:
+        """A component from `{name: …, knob: …}`, from a bare name, or itself.
+
+        Raises `UserError` for an unknown name, pydantic's `ValidationError` for a bad knob.
+        """
+        if isinstance(spec, Component):
+            return spec  # type: ignore[return-value]
+        if isinstance(spec, str):
+            spec = {"name": spec}
+        if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+            raise UserError(f"a {self.family} is a name or a mapping with a `name`, not {spec!r}")
+        return self.get(spec["name"])(**{key: value for key, value in spec.items() if key != "name"})
+
+
+TRANSFORMS: Registry[Any] = Registry(
+    "transform",
+    "bothways.input_side.augment",
+    "bothways.input_side.reconstruct",
+    "bothways.input_side.adapt",
+)
+OBJECTIVES: Registry[Any] = Registry("objective", "bothways.output_side.objectives")
+TRAINABLES: Registry[Any] = Registry("trainable", "bothways.output_side.trainable")
+TASKS: Registry[Any] = Registry("task", "bothways.tasks")
+
+FAMILIES: dict[str, Registry[Any]] = {r.family: r for r in (TRANSFORMS, OBJECTIVES, TRAINABLES, TASKS)}
