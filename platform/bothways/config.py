@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
@@ -25,20 +25,26 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _member(registry: Registry[Any]) -> Any:
-    """The field type of a component: built from `{name: …}` by its registry, dumped back to the same mapping."""
-    return Annotated[
-        Any,
-        BeforeValidator(registry.build),
-        PlainSerializer(lambda component: component.spec()),
-        Field(json_schema_extra={"x-family": registry.family}),
-    ]
+if TYPE_CHECKING:
+    Transform = Any
+    Objective = Any
+    Trainable = Any
+    Task = Any
+else:
 
+    def _member(registry: Registry[Any]) -> Any:
+        """The field type of a component: built from `{name: …}` by its registry, dumped back to the same mapping."""
+        return Annotated[
+            Any,
+            BeforeValidator(registry.build),
+            PlainSerializer(lambda component: component.spec()),
+            Field(json_schema_extra={"x-family": registry.family}),
+        ]
 
-Transform = _member(TRANSFORMS)
-Objective = _member(OBJECTIVES)
-Trainable = _member(TRAINABLES)
-Task = _member(TASKS)
+    Transform = _member(TRANSFORMS)
+    Objective = _member(OBJECTIVES)
+    Trainable = _member(TRAINABLES)
+    Task = _member(TASKS)
 
 
 class _Wrapped(Config):

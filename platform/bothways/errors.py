@@ -12,7 +12,7 @@ class UserError(ValueError):
     exit_code = 2
 
 
-class Conflict(UserError):
+class ConflictError(UserError):
     """Something else already holds what was asked for: a sweep of that name is running."""
 
     exit_code = 3

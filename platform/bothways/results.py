@@ -13,7 +13,8 @@ Status = Literal["finished", "stopped", "failed"]
 class Report:
     """One look at a trial in training, after `step` of `steps` optimiser steps.
 
-    `metrics` are named like `selection/accuracy` and `train/loss`; all are finite floats. `seconds` since the trial began.
+    `metrics` are named like `selection/accuracy` and `train/loss`; all are finite floats. `seconds`: since the trial
+    began.
     """
 
     step: int

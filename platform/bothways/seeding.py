@@ -50,7 +50,7 @@ def keys(*parts: int | str | npt.NDArray[np.integer]) -> U64:
 
 def uniforms(row_keys: U64, slot: int | str | npt.NDArray[np.integer] = 0) -> F64:
     """Uniforms in [0, 1) of shape (N,), one for each key, 53 bits; another `slot` gives an independent draw."""
-    bits = keys(row_keys, slot) if isinstance(slot, np.ndarray) else keys(row_keys, slot)
+    bits = keys(row_keys, slot)
     return np.asarray((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
