@@ -25,3 +25,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known: {', '.join(names)}"
+
+
+def one_line(error: BaseException) -> str:
+    """The error's kind and message on one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    prefix = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return (prefix + text)[:300]

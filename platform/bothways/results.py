@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Status = Literal["finished", "stopped", "failed"]
+Status = Literal["finished", "stopped", "interrupted", "failed"]
+"""`stopped`: by the scheduler, it was not worth going on. `interrupted`: by the user, it can go on."""
 
 
 @dataclass(frozen=True, kw_only=True)

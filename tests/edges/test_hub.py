@@ -125,7 +125,7 @@ def test_a_trial_that_keeps_killing_its_worker_fails_with_the_count() -> None:
     run(story())
 
 
-def test_closing_ends_waiting_lanes_and_queued_trials_and_an_error_ends_running_ones_too() -> None:
+def test_closing_interrupts_what_is_queued_and_an_error_ends_running_ones_too() -> None:
     async def story() -> None:
         hub = Hub()
         await hub.lane_started(0, "x")
@@ -133,7 +133,7 @@ def test_closing_ends_waiting_lanes_and_queued_trials_and_an_error_ends_running_
         await hub.next_job(0, "x", 0)
         await hub.submit(job("b"))
         await hub.close()
-        assert (await hub.outcome("b")).status == "stopped"
+        assert (await hub.outcome("b")).status == "interrupted"
         assert await hub.next_job(0, "x", 1) is None
         await hub.close("stalled")
         assert (await hub.outcome("a")).error == "stalled"

@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bothways.results import Report, Status
@@ -22,11 +22,15 @@ from bothways.results import Report, Status
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One trial for a lane. `lock_step`: wait for a decision after each report. `score_test`: score the test rows."""
+    """One trial for a lane. `knobs`: what the search chose for it (dotted path → value).
+
+    `lock_step`: wait for a decision after each report. `score_test`: score the test rows at the end.
+    """
 
     trial_id: str
     experiment: Mapping[str, Any]
     directory: str
+    knobs: Mapping[str, Any] = field(default_factory=dict)
     lock_step: bool = True
     score_test: bool = False
 
@@ -51,6 +55,7 @@ class Event:
     at: float
     lane: int = -1
     trial_id: str = ""
+    job: Job | None = None
     report: Report | None = None
     outcome: Outcome | None = None
     note: str = ""
@@ -67,6 +72,7 @@ class _Line:
     delivered: int = 0
     pending: Report | None = None
     stop: bool = False
+    interrupted: bool = False
     outcome: Outcome | None = None
 
 
@@ -94,7 +100,7 @@ class Hub:
             self._lines[job.trial_id] = _Line(job)
             self._queue.append(job.trial_id)
             if self._closed:
-                self._end(Outcome(trial_id=job.trial_id, status="stopped"))
+                self._end(Outcome(trial_id=job.trial_id, status="interrupted"))
         await self._notify()
 
     async def next_report(self, trial_id: str) -> Report | Outcome:
@@ -137,13 +143,14 @@ class Hub:
         return self._events[since:]
 
     async def close(self, error: str = "") -> None:
-        """No more jobs: lanes end after what they do. What is queued is stopped; with `error`, all unfinished fails."""
+        """No more jobs. What is queued or running ends as `interrupted`; with `error`, all that is unfinished fails."""
         self._closed = True
         for line in self._lines.values():
+            line.interrupted = not line.stop
             line.stop = True
             queued = line.job.trial_id in self._queue
             if line.outcome is None and (error or queued):
-                status: Status = "failed" if error else "stopped"
+                status: Status = "failed" if error else "interrupted"
                 self._end(Outcome(trial_id=line.job.trial_id, status=status, error=error))
         self._queue.clear()
         await self._notify()
@@ -216,7 +223,7 @@ class Hub:
         self._running[lane] = line.job.trial_id
         self._do(lane, f"trains {line.job.trial_id}")
         if line.attempts == 1:
-            self._record("begin", lane=lane, trial_id=line.job.trial_id)
+            self._record("begin", lane=lane, trial_id=line.job.trial_id, job=line.job)
         return line.job
 
     def _orphan(self, lane: int, why: str) -> None:
@@ -232,6 +239,8 @@ class Hub:
     def _end(self, outcome: Outcome) -> None:
         line = self._lines[outcome.trial_id]
         if line.outcome is None:
+            if line.interrupted and outcome.status == "stopped":
+                outcome = replace(outcome, status="interrupted")
             line.outcome = outcome
             self._record("end", trial_id=outcome.trial_id, outcome=outcome)
 

@@ -1,0 +1,234 @@
+"""Ray Train: lanes. A lane is one long-lived group of workers (DDP inside) through which trials stream.
+
+A cold trial pays for processes, imports and a process group (20 to 35 s each on two cores); in a lane it pays for its
+training. Lanes end by returning, never by being torn down from outside, so their resources always come back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from bothways import trial
+from bothways.config import Experiment, Run
+from bothways.edges.hub import Hub, Job, Outcome
+from bothways.edges.ray_data import RayExecute
+from bothways.errors import one_line
+
+log = logging.getLogger(__name__)
+
+HEADROOM = 0.25
+"""Share of a CPU-only cluster that lanes leave to the transforms of Ray Data."""
+LANE_FAILURES = 12
+"""Restarts of one lane's worker group before the lane is given up (each trial has its own, smaller cap)."""
+
+
+class DdpCollective:
+    """`contracts.Collective` over the process group that Ray Train has set up."""
+
+    def __init__(self) -> None:
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world: int = context.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """DDP over the workers; a lone worker needs none, and so has exactly the local edge's numbers.
+
+        Made anew for each trial: DDP lays out its buckets after its first step, so a kept wrapper would sum in another
+        order than a fresh one, and a warm trial would differ from a cold one in the last bits.
+        """
+        if self.world == 1:
+            return model
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=[self.device] if self.device.type == "cuda" else None
+        )
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Element-wise sum over the workers. Values keep their dtype and device."""
+        if self.world == 1:
+            return values
+        total = values.to(self.device, copy=True)
+        dist.all_reduce(total)
+        return total.to(values.device)
+
+    def agree(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def _lane(config: Mapping[str, Any]) -> None:
+    """What each worker of a lane runs: take a job, train it, report, until there are no more (or one, when cold)."""
+    torch.set_num_threads(config["threads"])
+    hub, lane = config["hub"], config["lane"]
+    collective = DdpCollective()
+    attempt = collective.agree(uuid.uuid4().hex)
+    dataset = ray.get(config["dataset"])
+    workspace = trial.Workspace(collective.device)
+    if collective.rank == 0:
+        ray.get(hub.lane_started.remote(lane, attempt))
+    collective.agree(None)  # nobody asks for a job before the hub knows this attempt
+    for seq in itertools.count():
+        job: Job | None = ray.get(hub.next_job.remote(lane, attempt, seq))
+        if job is None:
+            return
+        try:
+            outcome = _serve(job, dataset, workspace, collective, hub)
+        except Exception as error:
+            if collective.world > 1 and not isinstance(error, trial.Diverged):
+                # The other ranks wait in a collective: only a new worker group frees them.
+                ray.get(hub.lane_failed.remote(lane, one_line(error)))
+                raise
+            log.exception("trial %s failed", job.trial_id)
+            outcome = Outcome(trial_id=job.trial_id, status="failed", error=one_line(error))
+        if collective.rank == 0:
+            ray.get(hub.finish.remote(lane, outcome))
+        if config["cold"]:
+            return
+
+
+def _serve(job: Job, dataset: Any, workspace: Any, collective: DdpCollective, hub: Any) -> Outcome:
+    """Train one job, reporting to the hub, and save its model unless it was stopped."""
+    run = trial.Trial(
+        Experiment(**job.experiment),
+        dataset,
+        collective=collective,
+        execute=RayExecute(),
+        workspace=workspace,
+        directory=Path(job.directory),
+    )
+    for report in run.reports():
+        go = collective.rank > 0 or ray.get(hub.report.remote(job.trial_id, report))
+        if not collective.agree(go) and report.step < report.steps:
+            return Outcome(trial_id=job.trial_id, status="stopped")
+    scored = run.score_test() if job.score_test else None
+    model_dir = run.save()
+    return Outcome(
+        trial_id=job.trial_id,
+        status="finished",
+        model_dir=str(model_dir),
+        test=scored.metrics if scored else {},
+        hits=scored.hits if scored else (),
+    )
+
+
+def lane_count(run: Run) -> int:
+    """Trials at once: what the cluster holds ÷ what a trial needs, unless the run says."""
+    if run.lanes is not None:
+        return run.lanes
+    have = ray.cluster_resources()
+    gpus = gpus_per_worker(run)
+    if gpus:
+        return max(1, int(have["GPU"] / (gpus * run.workers)))
+    cpus = have.get("CPU", 1.0) * (1 - HEADROOM)
+    return max(1, int(cpus / (run.cpus_per_worker * run.workers)))
+
+
+def gpus_per_worker(run: Run) -> float:
+    """GPUs one worker takes: `auto` is one where the cluster has any."""
+    if run.gpus_per_worker == "auto":
+        return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    return float(run.gpus_per_worker)
+
+
+class Lanes:
+    """The lanes of one sweep, each driven by a thread. Use as a context manager: leaving it ends them all."""
+
+    def __init__(self, hub: Any, dataset: Any, run: Run, storage: Path) -> None:
+        self._hub = hub
+        self._run = run
+        self._storage = storage
+        self._dataset = dataset
+        self._closing = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._drive, args=(lane,), name=f"lane-{lane}", daemon=True)
+            for lane in range(lane_count(run))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._threads)
+
+    def __enter__(self) -> Lanes:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._closing.set()
+        ray.get(self._hub.close.remote(one_line(error) if error else ""))
+        for thread in self._threads:
+            thread.join(timeout=60)
+
+    def _trainer(self, lane: int) -> ray.train.torch.TorchTrainer:
+        gpus = gpus_per_worker(self._run)
+        resources = {"CPU": self._run.cpus_per_worker} | ({"GPU": gpus} if gpus else {})
+        return ray.train.torch.TorchTrainer(
+            _lane,
+            train_loop_config={
+                "hub": self._hub,
+                "lane": lane,
+                "dataset": self._dataset,
+                "threads": self._run.threads,
+                "cold": self._run.execution == "cold",
+            },
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=self._run.workers, use_gpu=bool(gpus), resources_per_worker=resources
+            ),
+            run_config=ray.train.RunConfig(
+                name=f"lane-{lane}",
+                storage_path=str(self._storage / "lanes"),
+                failure_config=ray.train.FailureConfig(max_failures=LANE_FAILURES, controller_failure_limit=3),
+            ),
+        )
+
+    def _drive(self, lane: int) -> None:
+        failures = 0
+        while not self._closing.is_set():
+            try:
+                self._trainer(lane).fit()
+            except Exception as error:
+                failures += 1
+                if not self._closing.is_set():
+                    ray.get(self._hub.lane_failed.remote(lane, one_line(error)))
+                if failures == 2:
+                    return
+            else:
+                if self._run.execution == "warm":
+                    return
+
+
+def start_ray(run: Run) -> None:
+    """Connect to `run.address` (or RAY_ADDRESS), else start Ray in this process' own local cluster.
+
+    A local cluster gets half as many CPUs again as there are cores: the lanes take the cores, transforms the rest;
+    they alternate in practice, and without the surplus Ray would never schedule a transform beside a full set of lanes.
+    """
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    address = run.address or os.environ.get("RAY_ADDRESS")
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    if address and address != "local":
+        ray.init(address=address, **common)
+    else:
+        cores = os.cpu_count() or 1
+        ray.init(address="local", num_cpus=cores + max(1, cores // 2), include_dashboard=False, **common)
+
+
+HubActor = ray.remote(num_cpus=0, max_concurrency=1000)(Hub)
+"""`Hub` as an actor: every waiting lane and trial holds one of its slots, none holds a CPU."""

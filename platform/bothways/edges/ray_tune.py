@@ -1,0 +1,183 @@
+"""Ray Tune with Optuna: proposes experiments, stops the hopeless ones. Training happens in the lanes, not here.
+
+A Tune trial is a feather: it hands its experiment to the hub and relays the reports, so Tune reuses its actors freely.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from bothways import spaces
+from bothways.config import Experiment, Search
+from bothways.edges.hub import Job
+from bothways.results import Report
+
+Mode = Literal["min", "max"]
+WORST = 1e9
+"""What a failed trial tells the sampler, signed by the mode: finite, so that it learns to keep away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """A trial of an interrupted sweep. `value` is None when it had not ended: it is then tried again."""
+
+    point: Mapping[str, Any]
+    value: float | None
+
+
+def trial_id(number: int, point: Mapping[str, Any]) -> str:
+    """`007-rdrop-random_swap`: unique in its sweep, the same when the sweep is resumed."""
+    return f"{number:03d}-{spaces.arm_name(point)}"
+
+
+class PointSearch(OptunaSearch):  # type: ignore[misc]
+    """OptunaSearch over a conditional space: numbers its points, begins with the given ones, replays a past."""
+
+    def __init__(self, space: spaces.Space, *, first: Iterable[Mapping[str, Any]], past: Iterable[Past], **named: Any):
+        super().__init__(space=functools.partial(spaces.suggest, space=space), **named)
+        self._numbers: dict[str, int] = {}
+        unfinished = []
+        for trial in past:
+            if trial.value is None:
+                unfinished.append(trial.point)
+                continue
+            self._ot_study.enqueue_trial(dict(trial.point))
+            asked = self._ot_study.ask()
+            self._space(asked)
+            self._ot_study.tell(asked, trial.value)
+        self._replayed = len(self._ot_study.trials)
+        for point in [*unfinished, *([] if self._replayed or unfinished else first)]:
+            self._ot_study.enqueue_trial(dict(point))
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """`number` and `point` (dotted path → value) of the next trial."""
+        point = super().suggest(trial_id)
+        number = self._numbers.setdefault(trial_id, self._replayed + len(self._numbers))
+        return {"number": number, "point": point}
+
+
+class LaneTrial(tune.Trainable):  # type: ignore[misc]
+    """A Tune trial: submits its experiment to the hub, then relays one report per step."""
+
+    def setup(self, config: dict[str, Any], *, hub: Any, base: Mapping[str, Any], directory: str, metric: str) -> None:
+        self._hub = hub
+        self._base = Experiment(**base)
+        self._directory = Path(directory)
+        self._metric = metric
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        self._id = trial_id(config["number"], config["point"])
+        self._last: dict[str, Any] = {}
+        job = Job(
+            trial_id=self._id,
+            experiment=spaces.apply(self._base, config["point"]).spec(),
+            directory=str(self._directory / self._id),
+        )
+        ray.get(self._hub.submit.remote(job))
+
+    def step(self) -> dict[str, Any]:
+        answer = ray.get(self._hub.next_report.remote(self._id))
+        if isinstance(answer, Report):
+            self._last = {"step": answer.step, self._metric: answer.metrics[self._metric]}
+            return self._last
+        if answer.status == "failed" or not self._last:
+            return {"step": 0, self._metric: float("nan"), "failed": True, "done": True}
+        return {**self._last, "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial's state lives with its lane, in the trial's own directory."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing, as above."""
+
+
+class _StopTheLane(tune.Callback):  # type: ignore[misc]
+    """Tells the hub when Tune is through with a trial: a reused Trainable never hears of a scheduler's stop."""
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._hub.stop.remote(trial_id(trial.config["number"], trial.config["point"]))
+
+    on_trial_error = on_trial_complete
+
+
+def run_search(
+    search: Search,
+    space: spaces.Space,
+    base: Experiment,
+    *,
+    hub: Any,
+    directory: Path,
+    lanes: int,
+    metric: str,
+    mode: Mode,
+    past: Iterable[Past] = (),
+) -> None:
+    """Propose, train and prune until `search.trials` trials have ended. What happened is in the hub's events.
+
+    `metric`: a report's key, such as `selection/accuracy`. Rungs are optimiser steps (ASHA, Li et al. 2020).
+    """
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    past = list(past)
+    remaining = search.trials - sum(trial.value is not None for trial in past)
+    if remaining <= 0:
+        return
+    # One more trial than there are lanes waits in the hub, so that a lane never waits for a proposal.
+    concurrent = min(lanes + 1, remaining)
+    searcher = PointSearch(
+        space, first=space.first_points(base), past=past, metric=metric, mode=mode, sampler=sampler(search)
+    )
+    tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(
+                LaneTrial, hub=hub, base=base.spec(), directory=str(directory / "trials"), metric=metric
+            ),
+            {"cpu": 0.01},
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=ASHAScheduler(
+                time_attr="step",
+                metric=metric,
+                mode=mode,
+                max_t=base.optim.steps + 1,  # beyond the end: a trial that arrives is done, not stopped
+                grace_period=min(search.grace_steps, base.optim.steps),
+                reduction_factor=search.reduction_factor,
+            ),
+            num_samples=remaining,
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(name="tune", storage_path=str(directory), verbose=0, callbacks=[_StopTheLane(hub)]),
+    ).fit()
+
+
+def sampler(search: Search) -> optuna.samplers.BaseSampler:
+    """TPE (Bergstra 2011) that models conditional knobs together and spreads trials that run at the same time."""
+    return optuna.samplers.TPESampler(
+        seed=search.seed,
+        multivariate=True,
+        group=True,
+        constant_liar=True,
+        n_startup_trials=max(4, search.trials // 4),
+        warn_independent_sampling=False,
+    )
