@@ -62,6 +62,14 @@ class _Wrapped(Config):
             k: value[k] for k in numbers if k in value
         }
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        """As it is written: a member of the component's family, with the numbers `x-beside` it."""
+        schema: dict[str, Any] = handler.resolve_ref_schema(handler(core))
+        component, *numbers = schema["properties"].values()
+        beside = dict(zip(list(schema["properties"])[1:], numbers, strict=True))
+        return {"title": schema["title"], "x-family": component["x-family"], "x-beside": beside}
+
     def spec(self) -> dict[str, Any]:
         """The flat mapping that builds this again."""
         slot, *numbers = type(self).model_fields
@@ -142,11 +150,23 @@ class Protect(Config):
 
 
 class InputSide(Config):
-    """What the model reads. `reconstruct` also applies at evaluation and serving; `augment` never does."""
+    """What the model reads. `reconstruct` also applies at evaluation and serving; `augment` never does.
+
+    `segmentation`: the unit of Chinese, its characters or words found by jieba (the extra `bothways[zh]`).
+    """
 
     reconstruct: tuple[Transform, ...] = ()
     augment: Augment = Augment()
     protect: Protect = Protect()
+    segmentation: Literal["character", "word"] = "character"
+
+    @field_validator("reconstruct")
+    @classmethod
+    def _is_no_augmentation(cls, transforms: tuple[Any, ...]) -> tuple[Any, ...]:
+        for transform in transforms:
+            if transform.train_only:
+                raise ValueError(f"{transform.name} is an augmentation: it belongs under `augment`, not `reconstruct`")
+        return transforms
 
 
 class OutputSide(Config):

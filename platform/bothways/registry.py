@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -15,10 +16,31 @@ from pydantic import BaseModel, ConfigDict
 from bothways.errors import UserError, did_you_mean
 
 
+@dataclass(frozen=True)
+class Range:
+    """Where a search looks for a number, both ends included: `p: Annotated[float, Field(ge=0), Range(0.05, 0.5)]`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a search chooses from: `method: Annotated[str, Choices("fgm", "pgd")]`."""
+
+    values: tuple[Any, ...]
+
+    def __init__(self, *values: Any) -> None:
+        object.__setattr__(self, "values", values)
+
+
 class Component(BaseModel):
     """A part that is its own config: frozen, its fields are its knobs, its call is its behaviour.
 
     `term`, `source`: the field's word for the method and the paper it follows (printed by `bothways list`).
+    `neutral`: knobs with which the method does nothing at all (a contract test); empty where there are none.
+    A knob's default search range is a `Range` or `Choices` in its annotation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -26,6 +48,7 @@ class Component(BaseModel):
     name: ClassVar[str]
     term: ClassVar[str] = ""
     source: ClassVar[str] = ""
+    neutral: ClassVar[Mapping[str, Any]] = {}
 
     def spec(self) -> dict[str, Any]:
         """The mapping that builds this component again: its name and every knob."""
