@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:  # names only: this layer imports neither torch nor pyarrow
     import pyarrow as pa
+    import torch
     from torch import Tensor, nn
 
 
@@ -22,6 +23,26 @@ class Batch:
     inputs: Mapping[str, Tensor]
     labels: Tensor
     is_copy: Tensor
+
+    def __len__(self) -> int:
+        """N."""
+        return int(self.labels.shape[0])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        inputs = {name: change(values) for name, values in self.inputs.items()}
+        return Batch(inputs=inputs, labels=change(self.labels), is_copy=change(self.is_copy))
+
+    def repeat(self, views: int) -> Batch:
+        """`views` copies of the batch in one, (views x N) rows: view 1 of every row, then view 2 of every row, …"""
+        return self._each(lambda values: values.repeat(views, *[1] * (values.dim() - 1)))
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """Rows start to stop."""
+        return self._each(lambda values: values[start:stop])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on another device."""
+        return self._each(lambda values: values.to(device, non_blocking=True))
 
 
 class Forward(Protocol):
@@ -45,7 +66,14 @@ class Forward(Protocol):
 
 
 class TaskLike(Protocol):
-    """What is predicted and how it is scored. A member of `tasks/`."""
+    """What is predicted and how it is scored. A member of `tasks/`.
+
+    `directions`: whether each metric is to be made larger (`max`) or smaller (`min`). `ranking`: the metrics that say
+    which of two models is better, the first one first, the others to break ties.
+    """
+
+    directions: ClassVar[Mapping[str, Literal["max", "min"]]]
+    ranking: ClassVar[tuple[str, ...]]
 
     def row_losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """The supervised loss of every row, (N,)."""
@@ -69,7 +97,14 @@ class Loss:
 
 
 class ObjectiveLike(Protocol):
-    """What the model is asked to learn. A member of `output_side/objectives/`; called once per backward pass."""
+    """What the model is asked to learn. A member of `output_side/objectives/`; called once per backward pass.
+
+    The total is a mean over the batch's rows, so that slices of a batch add up to it. `passes`: what a call costs in
+    passes of plain cross-entropy over the same rows, (forward, backward).
+    """
+
+    @property
+    def passes(self) -> tuple[int, int]: ...
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss: ...
 
