@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from bothways.assets.files import flush, fresh_folder, lock, sha256
 from bothways.assets.manifest import Package
 from bothways.errors import UserError
 
@@ -26,31 +23,6 @@ def say(line: str) -> None:
 
 def offline() -> bool:
     return os.environ.get("BOTHWAYS_OFFLINE", "") not in ("", "0")
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-@contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Exclusive between processes; the system releases it when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def fresh_folder(path: Path) -> Iterator[Path]:
-    """An empty folder for work in progress, gone afterwards. The caller holds the lock, so leftovers are nobody's."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def command(package: Package) -> list[str]:
@@ -87,7 +59,7 @@ def download(package: Package, into: Path) -> Path:
             fetched = _run(package, work, by_hand)
             if (found := sha256(fetched)) != package.sha256:
                 raise UserError(f"{package.file} has SHA-256 {found}, not the pinned {package.sha256}: refused")
-            _flush(fetched)
+            flush(fetched)
             fetched.replace(file)
     return file
 
@@ -151,17 +123,3 @@ def _size(folder: Path) -> int:
         except OSError:  # the client has just moved it
             continue
     return total
-
-
-def _flush(path: Path) -> None:
-    """Onto the disk, so that a rename that follows never uncovers an empty file."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def flush_tree(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
-        _flush(path)

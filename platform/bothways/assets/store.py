@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from bothways.assets.archives import extract
+from bothways.assets.files import build_once, sha256
 from bothways.assets.manifest import ASSETS, Asset
-from bothways.assets.packages import download, flush_tree, fresh_folder, lock, offline, say, sha256
+from bothways.assets.packages import download, offline, say
 from bothways.errors import UserError, did_you_mean, one_line
 
 _RECORD = "files.json"  # path → [size, sha256] of every file of the folder; written last
@@ -109,39 +111,27 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _fetch(item: Asset) -> Path:
-    folder = _folder(item)
-    if _is_whole(folder):
-        return folder
     try:
-        with lock(folder.parent / f".{item.folder}.lock"):
-            if not _is_whole(folder):  # another process may have made it while this one waited
-                _build(item, folder)
+        return build_once(_folder(item), partial(_build, item), _is_whole)
     except OSError as error:
         raise UserError(f"asset {item.name!r} cannot be stored under {root()}: {one_line(error)}") from error
-    return folder
 
 
 def _build(item: Asset, folder: Path) -> None:
-    """Download, extract, convert, record, and only then give the folder its name."""
+    """Download, extract, convert, record."""
     packages = root() / "packages"
     if offline() and not all((packages / package.file).exists() for package in item.packages):
         raise UserError(
             f"asset {item.name!r} is not in the cache {root()} and BOTHWAYS_OFFLINE is set: "
             f"run `bothways assets fetch {item.name}` where there is a network"
         )
-    with fresh_folder(folder.parent / f".{item.folder}.partial") as work:
-        for package in item.packages:
-            extract(download(package, packages), package, work)
-        if item.convert is not None:
-            item.convert(work)
-        files = sorted(path for path in work.rglob("*") if path.is_file())
-        record = {path.relative_to(work).as_posix(): (path.stat().st_size, sha256(path)) for path in files}
-        (work / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-        flush_tree(work)
-        if folder.exists():  # damaged: out of the way under a name that the next build clears
-            with fresh_folder(folder.parent / f".{item.folder}.old") as old:
-                folder.rename(old / "damaged")
-        work.rename(folder)
+    for package in item.packages:
+        extract(download(package, packages), package, folder)
+    if item.convert is not None:
+        item.convert(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    record = {path.relative_to(folder).as_posix(): (path.stat().st_size, sha256(path)) for path in files}
+    (folder / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     say(f"asset {item.name} is ready")
 
 
