@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bothways.analysis import Estimate, difference, estimate, verdict
+from bothways.analysis import difference, estimate, verdict
+from bothways.results import Estimate
 
 
 def test_the_interval_covers_the_truth_at_least_as_often_as_it_claims() -> None:

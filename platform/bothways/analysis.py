@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from bothways.results import Estimate
+
 Hits = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A mean with its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.mean:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
 def estimate(values: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
@@ -47,8 +35,10 @@ def difference(treated: Hits, control: Hits, confidence: float = 0.95) -> Estima
     return estimate(np.asarray(treated, dtype=np.float64) - np.asarray(control, dtype=np.float64), confidence)
 
 
-def verdict(gain: Estimate) -> str:
-    """One honest sentence on a gain in accuracy."""
+def verdict(gain: Estimate | None) -> str:
+    """One honest sentence on a gain in accuracy; None is a search whose winner was the control itself."""
+    if gain is None:
+        return "Nothing the search tried did better than the control on the selection rows."
     points = f"{100 * gain.mean:+.1f} points, 95 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
     if gain.low > 0:
         return f"It helped: {points}."

@@ -251,11 +251,14 @@ class Run(Config):
 class Search(Config):
     """How experiments are proposed. `space`: a space file, relative to the pipeline file that names it.
 
+    `metric`: of the selection rows, at a trial's last report; whether more or less is better is the task's to say.
+
     ASHA: a trial may be stopped at the rungs `grace_steps` x `reduction_factor`^k of optimiser steps.
     `confirm_seeds`: fresh seeds with which control and winner are both trained again and scored on the test rows.
     """
 
     space: str
+    metric: str = "accuracy"
     trials: Count = 16
     seed: int = 0
     grace_steps: Count = 40

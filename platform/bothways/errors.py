@@ -32,3 +32,11 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     prefix = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
     return (prefix + text)[:300]
+
+
+class InterruptedByUser(UserError):
+    """Ctrl-C or SIGTERM. The exit code is 128 + the signal's number, as a shell has it."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number

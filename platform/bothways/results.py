@@ -40,3 +40,43 @@ class TrialResult:
     def last(self) -> Mapping[str, float]:
         """The metrics of the last report, empty when there was none."""
         return self.reports[-1].metrics if self.reports else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean with its confidence interval, as shares (0.8 is 80 %)."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One experiment trained again with fresh seeds. `scores`: accuracy on the test rows, one a seed."""
+
+    name: str
+    trial_id: str
+    scores: tuple[float, ...]
+    test: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """What a sweep found. `arms`: control first. `gain`: found - control, paired; None when the control won."""
+
+    sweep: str
+    directory: str
+    tracking_uri: str
+    trials: int
+    stopped: int
+    best: str
+    knobs: Mapping[str, Any]
+    arms: tuple[Arm, ...]
+    gain: Estimate | None
+    steps: int
+    sentence: str
+    problems: tuple[str, ...] = ()

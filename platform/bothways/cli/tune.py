@@ -1,0 +1,72 @@
+"""`bothways tune`: the search of one pipeline file, watched live, ending in an honest table."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from bothways.errors import InterruptedByUser
+
+
+def tune(
+    pipeline: Annotated[Path, typer.Argument(help="A file of pipelines/.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as search.trials=32.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the pipeline's last, interrupted sweep.")
+    ] = False,
+) -> None:
+    """Search the pipeline's space, confirm the best with fresh seeds, register it as champion."""
+    from bothways.yaml_io import load_pipeline
+
+    loaded = load_pipeline(pipeline, overrides or [])
+    console = Console()
+    quiet_ray()
+    # Ray, Optuna and MLflow take seconds to import: the file has been checked before that.
+    from bothways.cli.live import View
+    from bothways.edges import sweep
+    from bothways.report.table import markdown
+
+    space = pipeline.parent / (loaded.search.space if loaded.search else "")
+    plan = sweep.plan(loaded, space, resume=resume)
+    signal.signal(signal.SIGTERM, _terminate)
+    total = plan.search.trials + 2 * plan.search.confirm_seeds
+    console.print(f"sweep [bold]{plan.directory.name}[/bold] in {plan.directory}", highlight=False, soft_wrap=True)
+    try:
+        with View(plan.metric, plan.mode, total, console) as view:
+            result = sweep.tune(plan, view)
+    except KeyboardInterrupt as interrupt:
+        again = " ".join(["bothways tune", str(pipeline), *(overrides or []), "--resume"])
+        raise InterruptedByUser(
+            f"interrupted; everything so far is kept. Go on with: {again}",
+            signal.SIGTERM if interrupt.args else signal.SIGINT,
+        ) from None
+    console.print(Markdown(markdown(result)))
+    console.print(f"files   {result.directory}", highlight=False, soft_wrap=True)
+    console.print(f"MLflow  {result.tracking_uri}  (open it with: make ui)", highlight=False, soft_wrap=True)
+    console.print(f"predict bothways predict --model models:/{loaded.name}@champion 'a text'", highlight=False)
+    for problem in result.problems:
+        console.print(f"[yellow]not recorded in MLflow:[/yellow] {problem}", soft_wrap=True)
+
+
+def quiet_ray() -> None:
+    """Set before Ray is imported: no usage statistics, no banners, no progress bars in the middle of the table."""
+    for name, value in {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: the lanes end first
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt(number)
