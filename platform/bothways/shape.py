@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -18,7 +19,7 @@ def parts(dotted: str) -> Path:
     found = dotted.split(".")
     if not all(found):
         raise UserError(f"{shown(dotted)} is not a dotted path such as 'optim.lr'")
-    return tuple(int(part) if part.isascii() and part.isdigit() and len(part) < 5 else part for part in found)
+    return tuple(int(part) if re.fullmatch("0|[1-9][0-9]{0,3}", part) else part for part in found)
 
 
 def dotted(path: Path) -> str:
