@@ -1,0 +1,41 @@
+"""Which parameters may move: one file a method. What they share, generic over encoder families, is below."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from bothways.errors import UserError
+from bothways.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def encoder(model: nn.Module) -> nn.Module:
+    """The pretrained body of a transformers model with a head (`model.bert`, `model.roberta`, …)."""
+    return cast("nn.Module", getattr(model, str(model.base_model_prefix)))
+
+
+def layers(model: nn.Module) -> nn.ModuleList:
+    """The encoder's layers, first to last: the longest module list of the body.
+
+    Raises `UserError` when the body has none.
+    """
+    lists = [part for part in encoder(model).modules() if isinstance(part, torch.nn.ModuleList)]
+    if not lists:
+        raise UserError(f"{type(model).__name__} has no list of layers: use trainable full or head")
+    return max(lists, key=len)
+
+
+def train_head_only(model: nn.Module) -> None:
+    """Freeze the body except its pooler.
+
+    The pooler is BERT's dense layer between encoder and classifier; RoBERTa and DistilBERT keep that layer outside the
+    body. With it, `the head` is the same two layers for every family.
+    """
+    body = encoder(model)
+    model.requires_grad_(True)
+    body.requires_grad_(False)
+    pooler = getattr(body, "pooler", None)
+    if pooler is not None:
+        pooler.requires_grad_(True)

@@ -1,0 +1,251 @@
+"""Pretrained encoders with a classification head: loaded once, reset from memory, saved as what training changed.
+
+A saved model is a small directory: `weights.safetensors` holds the differences to the base weights as fp16 (for
+matrices with few changed rows, such as embeddings, those rows only) and the new head as fp32; `model.json` names the
+base by source and digest, the labels, and the experiment, so that prediction reads text as training did. `export`
+writes the same model as an ordinary transformers directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging
+
+from bothways import assets, batching, config, seeding
+from bothways.checkpoints import atomic_directory, need_space, size_of
+from bothways.errors import UserError, one_line
+
+FORMAT = 1
+_WEIGHTS = "weights.safetensors"
+_ABOUT = "model.json"
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A model in memory. `base`: its pretrained weights by name, on the CPU; parameters not in it are the new head."""
+
+    module: Any
+    path: str
+    base: Weights
+    dropouts: Mapping[str, float] = field(repr=False)
+    dropout_settings: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def pad_id(self) -> int:
+        """The token id that fills up short rows."""
+        return int(batching.tokenizer(self.path).pad_token_id or 0)
+
+
+class About(BaseModel):
+    """`model.json`. `base` is null for an exported model, which has all its weights itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = FORMAT
+    labels: tuple[str, ...]
+    paired: bool
+    experiment: config.Experiment
+    base: dict[str, str] | None = None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no report of the head being new: that it is new is the point."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def load(source: str, labels: tuple[str, ...], device: torch.device | str = "cpu") -> Bundle:
+    """The pretrained model of `source` with a head for `labels`, fp32. The head's weights are not set: see `reset`.
+
+    Raises `UserError` when the source holds no such model.
+    """
+    path = str(assets.resolve(source))
+    try:
+        with _quiet():
+            module, info = AutoModelForSequenceClassification.from_pretrained(
+                path,
+                num_labels=len(labels),
+                dtype=torch.float32,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {source}: {one_line(error)}") from error
+    new = {*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])}
+    module.to(device)
+    return Bundle(
+        module=module,
+        path=path,
+        base={name: value.to("cpu", copy=True) for name, value in module.state_dict().items() if name not in new},
+        dropouts={name: part.p for name, part in module.named_modules() if isinstance(part, nn.Dropout)},
+        dropout_settings={
+            key: value
+            for key, value in module.config.to_dict().items()
+            if "dropout" in key and (value is None or isinstance(value, float))
+        },
+    )
+
+
+def reset(bundle: Bundle, *, labels: tuple[str, ...], dropout: float | None, seed: int) -> None:
+    """Bring the module back to the start of training, in place: base weights, a new head, no gradients.
+
+    A head parameter depends on `seed` and its own name only. `dropout` replaces every rate of the model.
+    """
+    module = bundle.module
+    std = float(getattr(module.config, "initializer_range", 0.02))
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            value.copy_(bundle.base[name] if name in bundle.base else _new_parameter(name, value.shape, std, seed))
+    module.requires_grad_(True)
+    module.zero_grad(set_to_none=True)
+    for name, rate in bundle.dropouts.items():
+        module.get_submodule(name).p = rate if dropout is None else dropout
+    for key, rate in bundle.dropout_settings.items():
+        setattr(module.config, key, rate if dropout is None else dropout)
+    module.config.id2label = dict(enumerate(labels))
+    module.config.label2id = {label: index for index, label in enumerate(labels)}
+
+
+def _new_parameter(name: str, shape: torch.Size, std: float, seed: int) -> Tensor:
+    """Matrices normal, biases zero, the scales of normalisations one: the initialisation of BERT and its kin."""
+    if len(shape) < 2:
+        return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
+    generator = torch.Generator().manual_seed(seeding.integer(seed, "head", name))
+    return torch.empty(shape).normal_(0.0, std, generator=generator)
+
+
+def digest(weights: Weights) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    total = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def compact(bundle: Bundle) -> dict[str, Tensor]:
+    """What has to be stored of the module beside its base: see the module's docstring.
+
+    A restored weight is off by at most 2^-11 of its difference to the base, or 3e-8 where that is larger.
+    """
+    stored: dict[str, Tensor] = {}
+    for name, tensor in bundle.module.state_dict().items():
+        value = tensor.detach().cpu()
+        base = bundle.base.get(name)
+        if base is None:
+            stored[name] = value.clone()
+        elif not torch.equal(value, base):
+            delta = value - base
+            if delta.dim() == 2:
+                rows = delta.ne(0).any(dim=1).nonzero()[:, 0]
+                if 2 * len(rows) < len(delta):
+                    stored[f"{name}.rows"], delta = rows.int(), delta[rows]
+            half = delta.half()
+            stored[f"{name}.delta"] = half if bool(half.isfinite().all()) else delta
+    return stored
+
+
+def restore(bundle: Bundle, stored: Weights) -> None:
+    """Set the module's weights to base + stored differences, in place."""
+    with torch.no_grad():
+        for name, target in bundle.module.state_dict().items():
+            if name in stored:
+                target.copy_(stored[name])
+                continue
+            target.copy_(bundle.base[name])
+            if f"{name}.rows" in stored:
+                rows = stored[f"{name}.rows"].long()
+                target[rows.to(target.device)] = (bundle.base[name][rows] + stored[f"{name}.delta"]).to(target.device)
+            elif f"{name}.delta" in stored:
+                target.copy_(bundle.base[name] + stored[f"{name}.delta"])
+
+
+def save(
+    directory: Path,
+    stored: Weights,
+    *,
+    base: Weights,
+    labels: tuple[str, ...],
+    paired: bool,
+    experiment: config.Experiment,
+) -> None:
+    """Write what `compact` gave as a saved model, atomically. Raises `UserError` when the disk is full."""
+    about = About(
+        labels=labels,
+        paired=paired,
+        experiment=experiment,
+        base={"source": experiment.model.source, "sha256": digest(base)},
+    )
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    need_space(directory.parent, size_of(stored))
+    with atomic_directory(directory) as aside:
+        safetensors.torch.save_file(dict(stored), aside / _WEIGHTS)
+        (aside / _ABOUT).write_text(json.dumps(_plain(about), indent=1, ensure_ascii=False), "utf-8")
+
+
+def _plain(about: About) -> dict[str, Any]:
+    return about.model_dump(mode="json", exclude={"experiment"}) | {"experiment": about.experiment.spec()}
+
+
+def read_about(directory: Path) -> About:
+    """`model.json` of a saved or exported model. Raises `UserError` when there is none that this version can read."""
+    file = directory / _ABOUT
+    try:
+        about = About(**json.loads(file.read_text("utf-8")))
+    except FileNotFoundError as error:
+        raise UserError(f"{directory} is not a saved model: it has no {_ABOUT}") from error
+    except (OSError, TypeError, ValueError, ValidationError) as error:
+        raise UserError(f"{file} cannot be read: {one_line(error)}") from error
+    if about.format != FORMAT:
+        raise UserError(f"{file} has format {about.format}; this version of bothways reads format {FORMAT}")
+    return about
+
+
+def load_saved(directory: Path, device: torch.device | str = "cpu") -> tuple[Bundle, About]:
+    """A saved or exported model, ready to predict.
+
+    Raises `UserError` when the base is not the one the model was trained from.
+    """
+    about = read_about(directory)
+    model = about.experiment.model
+    bundle = load(model.source if about.base else str(directory), about.labels, device)
+    if about.base:
+        if digest(bundle.base) != about.base["sha256"]:
+            raise UserError(f"{directory} was trained from other weights than {model.source} has now")
+        reset(bundle, labels=about.labels, dropout=model.dropout, seed=about.experiment.seed)
+        try:
+            restore(bundle, safetensors.torch.load_file(directory / _WEIGHTS))
+        except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+            raise UserError(f"{directory / _WEIGHTS} cannot be read: {one_line(error)}") from error
+    return bundle, about
+
+
+def export(source: Path, target: Path) -> None:
+    """Write a saved model as an ordinary, self-contained transformers directory (with `model.json` beside)."""
+    bundle, about = load_saved(source)
+    with atomic_directory(target) as aside, _quiet():
+        bundle.module.save_pretrained(aside)
+        batching.tokenizer(bundle.path).save_pretrained(aside)
+        plain = _plain(about.model_copy(update={"base": None}))
+        (aside / _ABOUT).write_text(json.dumps(plain, indent=1, ensure_ascii=False), "utf-8")

@@ -1,0 +1,84 @@
+"""Labels with probabilities for new texts, read the way the model's training read its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from bothways import batching, models
+from bothways.config import InputSide
+from bothways.errors import UserError
+from bothways.training import ModelForward, predictions
+
+ROWS = 128
+"""Rows in a batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The likeliest label, and the probability of every label."""
+
+    label: str
+    probabilities: Mapping[str, float]
+
+
+class Predictor:
+    """A saved or exported model in memory. Raises `UserError` when `model_dir` holds none.
+
+    `labels`: in the order of the label map. `paired`: whether it reads pairs.
+    """
+
+    def __init__(self, model_dir: Path | str, device: torch.device | str = "cpu") -> None:
+        self._device = device
+        self._bundle, about = models.load_saved(Path(model_dir), device)
+        self.labels = about.labels
+        self.paired = about.paired
+        experiment = about.experiment
+        side = InputSide(reconstruct=experiment.input.reconstruct, protect=experiment.input.protect)
+        self._encode = batching.Encode(
+            tokenizer_path=self._bundle.path,
+            max_length=experiment.model.max_length,
+            paired=self.paired,
+            side=side if side.reconstruct else None,
+            language=experiment.data.language,
+            seed=experiment.seed,
+        )
+
+    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
+        """A prediction for each text (and its pair), in order."""
+        if (pairs is not None) != self.paired:
+            raise UserError(
+                "this model reads pairs of texts" if self.paired else "this model reads single texts, no pairs"
+            )
+        if pairs is not None and len(pairs) != len(texts):
+            raise UserError(f"{len(texts)} texts, but {len(pairs)} pairs")
+        if not texts:
+            return []
+        count = len(texts)
+        rows = pa.table(
+            {
+                "id": pa.array(range(count), pa.int64()),
+                "text": pa.array(texts, pa.string()),
+                "pair": pa.array(pairs, pa.string()) if pairs else pa.nulls(count, pa.string()),
+                "label": pa.array(np.zeros(count, np.int64)),
+            }
+        )
+        encoded = self._encode(batching.evaluation_views(rows))
+        order = np.argsort(batching.lengths(encoded), kind="stable")
+        tables = batching.regroup([encoded.take(pa.array(order))], ROWS)
+        batches = [batching.collate(table, self._bundle.pad_id).to(self._device) for table in tables]
+        forward = ModelForward(self._bundle.module, self._bundle.module, "fp32")
+        probabilities = np.empty((count, len(self.labels)))
+        logits = torch.cat([found.cpu() for _, found in predictions(forward, batches)])
+        probabilities[order] = torch.softmax(logits.double(), dim=1).numpy()
+        return [
+            Prediction(
+                label=self.labels[int(row.argmax())], probabilities=dict(zip(self.labels, row.tolist(), strict=True))
+            )
+            for row in probabilities
+        ]

@@ -1,0 +1,273 @@
+"""The training loop: a generator of progress. Whoever iterates it decides whether to go on, and what to keep.
+
+It knows batches and a model; it knows nothing of Ray, MLflow, pruning or disks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bothways import seeding
+from bothways.config import Optim, OutputSide, Term
+from bothways.contracts import Batch, Collective, TaskLike
+
+State = Mapping[str, Any]
+
+
+class Diverged(ArithmeticError):  # noqa: N818 - what happened to a run, as one says it
+    """The loss or its gradient became infinite or not a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """After `step` optimiser steps: finite `metrics`, and `state()`, from which training goes on to the last bit."""
+
+    step: int
+    metrics: Mapping[str, float]
+    state: Callable[[], State]
+
+
+class ModelForward:
+    """`contracts.Forward` over a transformers model: `wrapped` synchronises gradients, `module` is the bare model."""
+
+    def __init__(self, module: nn.Module, wrapped: nn.Module, precision: str) -> None:
+        self.module = module
+        self.wrapped = wrapped
+        self._bf16 = precision == "bf16"
+
+    def __call__(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
+        return self._logits(self.wrapped, batch, embeddings)
+
+    def embed(self, batch: Batch) -> Tensor:
+        embedding: nn.Module = self.module.get_input_embeddings()  # type: ignore[operator]
+        looked_up: Tensor = embedding(batch.inputs["input_ids"])
+        return looked_up
+
+    def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
+        return self._logits(self.module, batch, embeddings)
+
+    def _logits(self, module: nn.Module, batch: Batch, embeddings: Tensor | None) -> Tensor:
+        inputs = dict(batch.inputs)
+        if embeddings is not None:
+            del inputs["input_ids"]
+            inputs["inputs_embeds"] = embeddings
+        with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=self._bf16):
+            logits: Tensor = module(**inputs).logits
+        return logits.float()
+
+
+def learning_rate(optim: Optim, step: int) -> float:
+    """The rate of optimiser step `step` (from 0): linear warm-up to `optim.lr`, then the schedule. Never 0."""
+    warm = round(optim.warmup * optim.steps)
+    if step < warm:
+        return optim.lr * (step + 1) / warm
+    done = (step - warm) / max(1, optim.steps - warm)
+    factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[optim.schedule]
+    return optim.lr * factor
+
+
+def optimizer(module: nn.Module, optim: Optim) -> torch.optim.AdamW:
+    """AdamW over the parameters that may move.
+
+    Only matrices decay, and embeddings do not: a row of an embedding whose token never occurs then stays at its
+    pretrained value exactly, and a saved model need not hold it.
+    """
+    embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    moving = [value for value in module.parameters() if value.requires_grad]
+    decayed = [value for value in moving if value.dim() > 1 and id(value) not in embeddings]
+    held = {id(value) for value in decayed}
+    groups = [
+        {"params": decayed, "weight_decay": optim.weight_decay},
+        {"params": [value for value in moving if id(value) not in held], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr, fused=True)
+
+
+def score(task: TaskLike, metrics: Mapping[str, float]) -> tuple[float, ...]:
+    """The task's ranking of a model as a tuple that is larger for a better one."""
+    return tuple(metrics[name] if task.directions[name] == "max" else -metrics[name] for name in task.ranking)
+
+
+def predictions(forward: ModelForward, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+    """Every batch with its logits (N, C), in evaluation mode. The model is in training mode again afterwards."""
+    forward.module.eval()
+    try:
+        for batch in batches:
+            with torch.no_grad():
+                logits = forward.inner(batch)
+            yield batch, logits
+    finally:
+        forward.module.train()
+
+
+def no_sums(task: TaskLike, classes: int) -> Tensor:
+    """The task's sums over no rows: what a worker without rows contributes."""
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return task.sums(torch.zeros(0, classes), Batch(inputs={}, labels=nothing, is_copy=nothing.bool()))
+
+
+def evaluate(forward: ModelForward, task: TaskLike, batches: Sequence[Batch], collective: Collective) -> Tensor:
+    """The task's sums over all workers' batches."""
+    total = no_sums(task, int(forward.module.config.num_labels))  # type: ignore[union-attr, arg-type]
+    for batch, logits in predictions(forward, batches):
+        total = total + task.sums(logits, batch)
+    return collective.sum(total)
+
+
+@dataclass
+class _Tally:
+    """Float64 sums by name since the last report, this worker's; added up over the workers when they are read."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, name: str, value: Tensor) -> None:
+        value = value.detach().double()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def total(self, collective: Collective) -> dict[str, float]:
+        names = sorted(self.sums)
+        values = collective.sum(torch.stack([self.sums[name].cpu() for name in names])).tolist()
+        return dict(zip(names, values, strict=True))
+
+
+def _names(terms: Sequence[Term]) -> list[str]:
+    """A name for each summand of the loss: its objective's, with a number where one occurs twice."""
+    plain = [str(term.objective.name) for term in terms]
+    return [name if plain.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(plain)]
+
+
+def _cost(terms: Sequence[Term]) -> float:
+    """What a step costs in steps of plain cross-entropy; a backward pass counts as two forward passes."""
+    passes: list[tuple[int, int]] = [term.objective.passes for term in terms]
+    return sum(forward + 2 * backward for forward, backward in passes) / 3
+
+
+def _step_gradients(
+    forward: ModelForward, batch: Batch, terms: Sequence[Term], task: TaskLike, accumulate: int, tally: _Tally
+) -> None:
+    """Add the gradients of the weighted sum of objectives, mean over the batch, to the parameters.
+
+    The batch is cut into `accumulate` slices, each weighted by its rows; each (slice, objective) is one forward and one
+    backward pass, and only the last one synchronises the workers.
+    """
+    rows = len(batch)
+    cuts = [rows * number // accumulate for number in range(accumulate + 1)]
+    slices = [batch.slice(*cut) for cut in itertools.pairwise(cuts) if cut[0] < cut[1]]
+    passes = [(part, term, name) for part in slices for term, name in zip(terms, _names(terms), strict=True)]
+    local: Callable[[], AbstractContextManager[Any]] = getattr(forward.wrapped, "no_sync", nullcontext)
+    for number, (part, term, name) in enumerate(passes, start=1):
+        with nullcontext() if number == len(passes) else local():
+            loss = term.objective(forward, part, task)
+            share = len(part) / rows
+            (term.weight * share * loss.total).backward()
+        tally.add("loss", term.weight * share * loss.total)
+        for key, value in loss.parts.items():
+            tally.add(f"{name}/{key}", share * value)
+    tally.add("tokens", batch.inputs["attention_mask"].sum())
+
+
+def train(
+    module: nn.Module,
+    *,
+    task: TaskLike,
+    output: OutputSide,
+    optim: Optim,
+    seed: int,
+    batches: Callable[[int], Iterator[Batch]],
+    selection: Sequence[Batch],
+    collective: Collective,
+    state: State | None = None,
+) -> Iterator[Progress]:
+    """Train `module` in place, reporting every `optim.evaluate_every` steps and after the last.
+
+    `batches(start)`: this worker's share of each step's batch from step `start` on, all of the same number of rows.
+    `selection`: this worker's share of the selection rows. `state`: of an earlier `Progress`, to go on from.
+    With `optim.patience` the module has the best reported weights when the generator ends or is closed, else the last.
+
+    Dropout of a step depends on (seed, step, rank) only: there is no random state to carry over a restart.
+    Raises `Diverged`.
+    """
+    output.trainable(module)
+    moving = {name: value for name, value in module.named_parameters() if value.requires_grad}
+    optimiser = optimizer(module, optim)
+    terms = [term for term in output.objectives if term.weight > 0]
+    step, stale, tokens, best = 0, 0, 0.0, None
+    if state is not None:
+        _copy(moving, state["weights"])
+        optimiser.load_state_dict(state["optimizer"])
+        step, stale, tokens, best = state["step"], state["stale"], state["tokens"], state["best"]
+    forward = ModelForward(module, collective.wrap(module), optim.precision)
+    tally, since = _Tally(), step
+    module.train()
+    forward.wrapped.train()
+
+    def snapshot() -> State:
+        weights = {name: value.detach().cpu().clone() for name, value in moving.items()}
+        return {
+            **{"step": step, "stale": stale, "tokens": tokens, "best": best},
+            **{"weights": weights, "optimizer": optimiser.state_dict()},
+        }
+
+    try:
+        for batch in batches(step) if _goes_on(optim, step, stale) else ():
+            began = time.perf_counter()
+            torch.manual_seed(seeding.integer(seed, "dropout", step, collective.rank))
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(optim, step)
+            _step_gradients(forward, batch, terms, task, optim.accumulate, tally)
+            norm = nn.utils.clip_grad_norm_(moving.values(), optim.clip_norm or math.inf)
+            if not math.isfinite(float(norm)):  # the same on every worker, so that all of them stop here
+                raise Diverged(f"the gradient is not finite at step {step + 1} (learning rate {optim.lr:g})")
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            step += 1
+            tally.seconds += time.perf_counter() - began
+            if step % optim.evaluate_every and step < optim.steps:
+                continue
+
+            found = tally.total(collective)
+            scored = task.metrics(evaluate(forward, task, selection, collective))
+            read = found.pop("tokens")
+            tokens += read
+            per_step = collective.world * (step - since)
+            metrics = {
+                **{f"train/{name}": value / per_step for name, value in found.items()},
+                **{f"selection/{name}": value for name, value in scored.items()},
+                **{"cost/steps": float(step), "cost/passes": step * _cost(terms), "cost/tokens": tokens},
+                "time/tokens_per_s": read / tally.seconds,
+            }
+            if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
+                raise Diverged(f"{wrong[0]} is not finite at step {step} (learning rate {optim.lr:g})")
+            if optim.patience is not None:
+                here = score(task, scored)
+                stale += 1
+                if best is None or here > tuple(best["score"]):
+                    stale, best = 0, {"score": list(here), "weights": snapshot()["weights"]}
+            tally, since = _Tally(), step
+            yield Progress(step=step, metrics=metrics, state=snapshot)
+            if not _goes_on(optim, step, stale):
+                break
+    finally:
+        optimiser.zero_grad(set_to_none=True)
+        if best is not None:
+            _copy(moving, best["weights"])
+
+
+def _goes_on(optim: Optim, step: int, stale: int) -> bool:
+    return step < optim.steps and (optim.patience is None or stale < optim.patience)
+
+
+def _copy(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(values[name])

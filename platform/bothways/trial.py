@@ -1,0 +1,307 @@
+"""One trial: an experiment's data read, its model trained, reported, checkpointed, scored and saved.
+
+Edges differ in who the workers are (`Collective`) and where text is transformed (`Execute`); the trial is the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from bothways import batching, checkpoints, models, policy, seeding, training
+from bothways.config import Experiment, InputSide
+from bothways.contracts import Batch, Collective, Execute
+from bothways.errors import UserError
+from bothways.results import Report
+from bothways.training import Diverged
+
+if TYPE_CHECKING:
+    from bothways.data import Dataset
+
+__all__ = ["Diverged", "Scored", "Trial", "Workspace"]
+
+T = TypeVar("T")
+
+EVALUATION_ROWS = 128
+"""Rows in a batch that needs no gradient."""
+VIEWS_AT_ONCE = 1 << 17
+"""Views handed to `Execute` in one call: bounds the memory of a long run."""
+CHECKPOINT_SHARE = 0.05
+"""The largest share of a trial's time that goes into checkpoints: a slow disk gets fewer of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Metrics on the test rows, and for each row, in their order, whether it was right."""
+
+    metrics: Mapping[str, float]
+    hits: tuple[bool, ...]
+
+
+class Workspace:
+    """What the trials of one process share: the model with its base weights, encoded rows, statistics.
+
+    Nothing in it depends on which trials ran before: a trial here equals the same trial in a fresh process bit for bit.
+    Making one sets the process up for deterministic arithmetic.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+    def remember(self, key: Hashable, make: Callable[[], T], capacity: int = 32) -> T:
+        """`make()`, or what it gave for the same `key` before. Holds the `capacity` results used last."""
+        if key not in self._kept:
+            self._kept[key] = make()
+            if len(self._kept) > capacity:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        kept: T = self._kept[key]
+        return kept
+
+    def model(self, source: str, labels: tuple[str, ...]) -> models.Bundle:
+        """The model of `source`, loaded once. Its weights are whatever the last trial left: see `models.reset`."""
+        return self.remember(("model", source, len(labels)), lambda: models.load(source, labels, self.device))
+
+
+class Trial:
+    """A trial of `experiment` on `dataset` by the workers of `collective`; every one of them makes this same object.
+
+    `directory`: this trial's own; holds its checkpoints and its saved model. A trial that finds a checkpoint there goes
+    on from it. `notes`: one line for everything its user should know. `history`: all reports, also those made before a
+    restart.
+
+    Raises `UserError`, when the directory holds another experiment's checkpoint too.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        *,
+        collective: Collective,
+        execute: Execute,
+        workspace: Workspace,
+        directory: Path,
+    ) -> None:
+        self.experiment = experiment
+        self.notes: list[str] = []
+        self.history: list[Report] = []
+        self._dataset = dataset
+        self._collective = collective
+        self._execute = execute
+        self._workspace = workspace
+        self._directory = directory
+        self._stored: dict[str, torch.Tensor] | None = None
+        self._paired = dataset.train["pair"].null_count < dataset.train.num_rows
+        seed = seeding.integer(experiment.seed, "trial", collective.rank)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # for libraries that draw from it: we never do
+        torch.manual_seed(seed)
+        model = experiment.model
+        self._bundle = workspace.model(model.source, dataset.labels)
+        models.reset(self._bundle, labels=dataset.labels, dropout=model.dropout, seed=experiment.seed)
+        self._state = self._resume()
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def reports(self) -> Iterator[Report]:
+        """Train, yielding a report every `evaluate_every` steps. Closing it stops the trial where it is.
+
+        A checkpoint of the reported state is on disk before the report is seen, unless checkpoints would take more than
+        `CHECKPOINT_SHARE` of the time.
+        """
+        experiment, began = self.experiment, time.monotonic()
+        before = self.history[-1].seconds if self.history else 0.0
+        saved_at, saving = -np.inf, 0.0
+        progresses = training.train(
+            self._bundle.module,
+            task=experiment.task,
+            output=experiment.output,
+            optim=experiment.optim,
+            seed=experiment.seed,
+            batches=self._batches,
+            selection=self._evaluation_batches("selection")[0],
+            collective=self._collective,
+            state=self._state,
+        )
+        self._state = None
+        with closing(progresses):  # type: ignore[type-var]
+            for progress in progresses:
+                now = time.monotonic()
+                report = Report(
+                    step=progress.step,
+                    steps=experiment.optim.steps,
+                    metrics=progress.metrics,
+                    seconds=before + now - began,
+                )
+                self.history.append(report)
+                if self._collective.rank == 0 and (now - saved_at) * CHECKPOINT_SHARE >= saving:
+                    self._checkpoint(progress)
+                    saved_at = time.monotonic()
+                    saving = saved_at - now
+                yield report
+
+    def _batches(self, start: int) -> Iterator[Batch]:
+        """This worker's share of every step from `start` on, on the device."""
+        experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
+        optim = experiment.optim
+        plan = batching.plan(
+            self._lengths(),
+            experiment.input.augment,
+            batch_size=optim.batch_size,
+            steps=optim.steps,
+            seed=experiment.seed,
+        ).share(rank, world)
+        steps, rows = plan.row.shape
+        encode = self._encode(self._training_side())
+        at_once = max(1, VIEWS_AT_ONCE // rows)
+        for first in range(start, steps, at_once):
+            blocks = self._execute(plan.steps(first, first + at_once).views(self._dataset.train), encode)
+            for table in batching.regroup(blocks, rows):
+                yield batching.collate(table, self._bundle.pad_id).to(self._workspace.device)
+
+    def _training_side(self) -> InputSide | None:
+        """The input side for training rows; None when it would change nothing."""
+        side = self.experiment.input
+        return side if side.reconstruct or (side.augment.n_aug and side.augment.policy) else None
+
+    def _encode(self, side: InputSide | None) -> batching.Encode:
+        experiment = self.experiment
+        statistics = None
+        if side is not None and side.augment.policy:
+            language = experiment.data.language
+            statistics = self._workspace.remember(
+                ("statistics", self._dataset.digest, language),
+                lambda: policy.statistics(self._dataset.train, language),
+            )
+        return batching.Encode(
+            tokenizer_path=self._bundle.path,
+            max_length=experiment.model.max_length,
+            paired=self._paired,
+            side=side,
+            language=experiment.data.language,
+            seed=experiment.seed,
+            statistics=statistics,
+        )
+
+    def _lengths(self) -> batching.I64:
+        """Tokens of every training row's original, as it stands in the data: the same for every input side."""
+        model = self.experiment.model
+        key = ("lengths", self._dataset.digest, model.source, model.max_length)
+        views = batching.evaluation_views(self._dataset.train)
+        return self._workspace.remember(key, lambda: batching.lengths(self._encode(None)(views)))
+
+    # -- evaluation and the model -----------------------------------------------------------------------------------
+
+    def _evaluation_batches(self, split: str) -> tuple[list[Batch], batching.I64]:
+        """This worker's rows of a split in batches of like length, and each row's position in the split."""
+        experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
+        reconstruct = experiment.input.reconstruct
+        side = InputSide(reconstruct=reconstruct, protect=experiment.input.protect) if reconstruct else None
+
+        def make() -> tuple[list[Batch], batching.I64]:
+            table: pa.Table = getattr(self._dataset, split)
+            mine = np.arange(rank, table.num_rows, world)
+            views = batching.evaluation_views(table.take(pa.array(mine)))
+            encoded = pa.concat_tables(
+                [self._encode(side)(views.slice(0, 0)), *self._execute(views, self._encode(side))]
+            )
+            order = np.argsort(batching.lengths(encoded), kind="stable")
+            tables = batching.regroup([encoded.take(pa.array(order))], EVALUATION_ROWS)
+            batches = [batching.collate(rows, self._bundle.pad_id).to(self._workspace.device) for rows in tables]
+            return batches, mine[order]
+
+        key = (split, self._dataset.digest, experiment.model.source, experiment.model.max_length, rank, world)
+        changed = json.dumps([experiment.seed, side.model_dump(mode="json")]) if side else ""
+        return self._workspace.remember((*key, changed), make)
+
+    def score_test(self) -> Scored:
+        """Score the test rows, once, at the very end, with the weights exactly as they are saved."""
+        self._settle()
+        task, optim = self.experiment.task, self.experiment.optim
+        module = self._bundle.module
+        forward = training.ModelForward(module, module, optim.precision)
+        batches, positions = self._evaluation_batches("test")
+        total = training.no_sums(task, len(self._dataset.labels))
+        right = [torch.zeros(0, dtype=torch.bool)]
+        for batch, logits in training.predictions(forward, batches):
+            total = total + task.sums(logits, batch)
+            right.append((logits.argmax(dim=1) == batch.labels).cpu())
+        hits = torch.zeros(self._dataset.test.num_rows)
+        hits[torch.from_numpy(positions)] = torch.cat(right).float()
+        return Scored(
+            metrics=task.metrics(self._collective.sum(total)),
+            hits=tuple(bool(hit) for hit in self._collective.sum(hits).tolist()),
+        )
+
+    def save(self) -> Path:
+        """Save the model (see `models`) in the trial's directory and drop its checkpoints. Returns where it is."""
+        stored = self._settle()
+        target = self._directory / "model"
+        if self._collective.rank == 0:
+            models.save(
+                target,
+                stored,
+                base=self._bundle.base,
+                labels=self._dataset.labels,
+                paired=self._paired,
+                experiment=self.experiment,
+            )
+        self.discard()
+        return target
+
+    def _settle(self) -> dict[str, torch.Tensor]:
+        """Round the weights to what a saved model holds of them, so that what is scored is what is saved."""
+        if self._stored is None:
+            self._stored = models.compact(self._bundle)
+            models.restore(self._bundle, self._stored)
+        return self._stored
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def discard(self) -> None:
+        """Drop the checkpoints: the trial is over, or was stopped for good."""
+        if self._collective.rank == 0:
+            shutil.rmtree(self._directory / "checkpoints", ignore_errors=True)
+
+    def _checkpoint(self, progress: training.Progress) -> None:
+        state = {
+            "experiment": self.experiment.digest,
+            "data": self._dataset.digest,
+            "world": self._collective.world,
+            "reports": [asdict(report) for report in self.history],
+            "training": progress.state(),
+        }
+        checkpoints.save(self._directory / "checkpoints", progress.step, state)
+
+    def _resume(self) -> Any:
+        """The training state of the newest whole checkpoint, or None."""
+        loaded = checkpoints.load(self._directory / "checkpoints")
+        self.notes.extend(loaded.notes)
+        if loaded.state is None:
+            return None
+        for what, mine in (("experiment", self.experiment.digest), ("data", self._dataset.digest)):
+            if loaded.state[what] != mine:
+                raise UserError(f"{self._directory} holds a checkpoint of other {what}: choose another directory")
+        world = loaded.state["world"]
+        if world != self._collective.world:
+            self.notes.append(f"the checkpoint was made by {world} workers: results will differ in the last bits")
+        self.history = [Report(**report) for report in loaded.state["reports"]]
+        return loaded.state["training"]
