@@ -30,7 +30,7 @@ def tune(
     # Ray, Optuna and MLflow take seconds to import: the file has been checked before that.
     from bothways.cli.live import View
     from bothways.edges import sweep
-    from bothways.report.table import markdown
+    from bothways.report import markdown
 
     space = pipeline.parent / (loaded.search.space if loaded.search else "")
     plan = sweep.plan(loaded, space, resume=resume)

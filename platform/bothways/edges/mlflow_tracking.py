@@ -7,12 +7,14 @@ second of any.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,7 @@ class MlflowTracker:
     def _open(self) -> None:
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=r"mlflow\..*")
         mlflow.set_tracking_uri(self.uri)
         self._client = mlflow.MlflowClient(self.uri)
         found = self._client.get_experiment_by_name(self._name)
@@ -166,6 +169,7 @@ class MlflowTracker:
             self._experiment = self._client.create_experiment(self._name, artifact_location=local)
         else:
             self._experiment = found.experiment_id
+        mlflow.set_experiment(experiment_id=self._experiment)  # where logged models go
         self._runs[""] = self._find("") or self._create(self._sweep, self._tags)
         self._client.update_run(self._runs[""], status="RUNNING")
 
@@ -233,7 +237,11 @@ class MlflowTracker:
 
     def _champion(self, model_dir: Path, registered: str, tags: Mapping[str, str]) -> None:
         logged = self._log_model(self._runs[""], model_dir, name="champion")
-        version = mlflow.register_model(logged.model_uri, registered, tags=dict(tags))
+        with contextlib.suppress(mlflow.exceptions.MlflowException):  # it exists: a version is added
+            self._client.create_registered_model(registered)
+        version = self._client.create_model_version(
+            registered, logged.model_uri, self._runs[""], dict(tags), model_id=logged.model_id
+        )
         # The alias moves last and in one write: it never points at nothing.
         self._client.set_registered_model_alias(registered, "champion", version.version)
 

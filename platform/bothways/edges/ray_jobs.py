@@ -7,6 +7,7 @@ authentication"); a server that answers without one is the operator's mistake, n
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ def connect(address: str, token: str) -> JobSubmissionClient:
 
     Raises `UserError` when nothing answers there or the token is refused.
     """
+    for noisy in ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)  # they list every file left behind, four times
     try:
         return JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"})
     except ConnectionError as error:

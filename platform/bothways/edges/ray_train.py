@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import threading
 import uuid
 from collections.abc import Mapping
@@ -24,14 +23,13 @@ from torch import Tensor, nn
 
 from bothways import trial
 from bothways.config import Experiment, Run
-from bothways.edges.hub import Hub, Job, Outcome
+from bothways.edges.hub import Job, Outcome
+from bothways.edges.ray_cluster import gpus_per_worker, lane_count
 from bothways.edges.ray_data import RayExecute
 from bothways.errors import one_line
 
 log = logging.getLogger(__name__)
 
-HEADROOM = 0.25
-"""Share of a CPU-only cluster that lanes leave to the transforms of Ray Data."""
 LANE_FAILURES = 12
 """Restarts of one lane's worker group before the lane is given up (each trial has its own, smaller cap)."""
 
@@ -129,25 +127,6 @@ def _serve(job: Job, dataset: Any, workspace: Any, collective: DdpCollective, hu
     )
 
 
-def lane_count(run: Run) -> int:
-    """Trials at once: what the cluster holds ÷ what a trial needs, unless the run says."""
-    if run.lanes is not None:
-        return run.lanes
-    have = ray.cluster_resources()
-    gpus = gpus_per_worker(run)
-    if gpus:
-        return max(1, int(have["GPU"] / (gpus * run.workers)))
-    cpus = have.get("CPU", 1.0) * (1 - HEADROOM)
-    return max(1, int(cpus / (run.cpus_per_worker * run.workers)))
-
-
-def gpus_per_worker(run: Run) -> float:
-    """GPUs one worker takes: `auto` is one where the cluster has any."""
-    if run.gpus_per_worker == "auto":
-        return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-    return float(run.gpus_per_worker)
-
-
 class Lanes:
     """The lanes of one sweep, each driven by a thread. Use as a context manager: leaving it ends them all."""
 
@@ -212,23 +191,3 @@ class Lanes:
             else:
                 if self._run.execution == "warm":
                     return
-
-
-def start_ray(run: Run) -> None:
-    """Connect to `run.address` (or RAY_ADDRESS), else start Ray in this process' own local cluster.
-
-    A local cluster gets half as many CPUs again as there are cores: the lanes take the cores, transforms the rest;
-    they alternate in practice, and without the surplus Ray would never schedule a transform beside a full set of lanes.
-    """
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    address = run.address or os.environ.get("RAY_ADDRESS")
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if address and address != "local":
-        ray.init(address=address, **common)
-    else:
-        cores = os.cpu_count() or 1
-        ray.init(address="local", num_cpus=cores + max(1, cores // 2), include_dashboard=False, **common)
-
-
-HubActor = ray.remote(num_cpus=0, max_concurrency=1000)(Hub)
-"""`Hub` as an actor: every waiting lane and trial holds one of its slots, none holds a CPU."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,11 +174,12 @@ def run_search(
 
 def sampler(search: Search) -> optuna.samplers.BaseSampler:
     """TPE (Bergstra 2011) that models conditional knobs together and spreads trials that run at the same time."""
-    return optuna.samplers.TPESampler(
-        seed=search.seed,
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-        n_startup_trials=max(4, search.trials // 4),
-        warn_independent_sampling=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=search.seed,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            n_startup_trials=max(4, search.trials // 4),
+        )

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import ray
 
-from bothways import analysis, data, predict, spaces, yaml_io
+from bothways import analysis, data, predict, report, spaces, yaml_io
 from bothways.config import Experiment, Pipeline, Search
 from bothways.edges.hub import Event, Job
 from bothways.edges.mlflow_tracking import MlflowTracker, git_tags, tracking_uri
-from bothways.edges.ray_train import HubActor, Lanes, start_ray
+from bothways.edges.ray_cluster import HubActor, start_ray
+from bothways.edges.ray_train import Lanes
 from bothways.edges.ray_tune import Mode, Past, run_search
 from bothways.edges.record import Pump, Record, Sink, TrialRecord
 from bothways.errors import ConflictError, UserError
@@ -67,6 +68,7 @@ class Plan:
     pipeline: Pipeline
     search: Search
     space: spaces.Space
+    space_text: str
     directory: Path
     metric: str
     mode: Mode
@@ -85,6 +87,7 @@ def plan(pipeline: Pipeline, space_file: Path, *, resume: bool) -> Plan:
         pipeline=pipeline,
         search=pipeline.search,
         space=space,
+        space_text=space_file.read_text(encoding="utf-8"),
         directory=sweep_directory(Path(pipeline.run.storage).resolve(), pipeline.name, resume=resume),
         metric=f"selection/{pipeline.search.metric}",
         mode=direction[pipeline.search.metric],
@@ -280,7 +283,7 @@ def _remember(plan: Plan, tracker: MlflowTracker, result: SweepResult, best: Tri
     augment = best.experiment["input"]["augment"]
     for path, text in {
         "pipeline.yaml": yaml_io.dump(plan.pipeline.model_dump(mode="json")),
-        "space.yaml": plan.space.text,
+        "space.yaml": plan.space_text,
         "best.yaml": yaml_io.dump(dict(best.experiment)),
         "policy.yaml": yaml_io.dump(dict(augment)),
         "result.md": report.markdown(result),

@@ -1,4 +1,4 @@
-"""A sweep's result as Markdown: for `result.md`, for MLflow, and for the terminal."""
+"""A sweep's result as Markdown: for `result.md`, for MLflow, and for the terminal. Pure text out of `results`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def markdown(result: SweepResult) -> str:
         [
             f"# {result.sweep}",
             "",
-            f"{result.trials} trials, {result.stopped} of them stopped early. Best on the selection rows: `{result.best}`.",
+            f"{result.trials} trials, {result.stopped} stopped early. Best on the selection rows: `{result.best}`.",
             "",
             *knobs,
             "",
-            f"Each arm trained again with {seeds} fresh seeds, {result.steps} optimiser steps each, test rows scored once:",
+            f"Both arms again, {seeds} fresh seeds, {result.steps} optimiser steps each, scored once on the test rows:",
             "",
             "| arm | trial | test accuracy by seed, % | mean [95 % interval] |",
             "|---|---|---|---|",

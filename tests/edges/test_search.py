@@ -1,0 +1,99 @@
+"""Tune and Optuna against a real hub; the lane is a thread that scores a point by formula instead of training it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from bothways import spaces
+from bothways.config import Experiment, Search
+from bothways.edges.hub import Event, Outcome
+from bothways.results import Report
+
+pytestmark = pytest.mark.ray
+
+BASE = Experiment(data={"source": "unused"}, optim={"steps": 90, "lr": 1e-4})
+SPACE = "optim.lr: {log: [1e-6, 1e-2]}\ncontrol: {optim.lr: 1e-4}\n"
+
+
+def fake_lane(hub: Any, lane: int) -> None:
+    """Scores 1 - |log10(lr) + 3| / 10: the best learning rate is 1e-3, and nobody has to train."""
+    import math
+
+    import ray
+
+    ray.get(hub.lane_started.remote(lane, "x"))
+    for seq in range(10_000):
+        job = ray.get(hub.next_job.remote(lane, "x", seq))
+        if job is None:
+            return
+        lr = job.experiment["optim"]["lr"]
+        status = "finished"
+        for step in range(10, 91, 10):
+            score = 1 - abs(math.log10(lr) + 3) / 10 + step / 1000
+            report = Report(step=step, steps=90, metrics={"selection/accuracy": score}, seconds=0.0)
+            if not ray.get(hub.report.remote(job.trial_id, report)) and step < 90:
+                status = "stopped"
+                break
+        ray.get(hub.finish.remote(lane, Outcome(trial_id=job.trial_id, status=status)))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def searched(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
+    import ray
+
+    from bothways.edges.ray_cluster import HubActor
+    from bothways.edges.ray_tune import run_search
+
+    tmp_path = tmp_path_factory.mktemp("search")
+    (tmp_path / "space.yaml").write_text(SPACE)
+    hub = HubActor.remote(3)
+    lanes = [threading.Thread(target=fake_lane, args=(hub, lane), daemon=True) for lane in (0, 1)]
+    for lane in lanes:
+        lane.start()
+    run_search(
+        Search(space="space.yaml", trials=16, grace_steps=10, reduction_factor=3),
+        spaces.load_space(tmp_path / "space.yaml"),
+        BASE,
+        hub=hub,
+        directory=tmp_path,
+        lanes=2,
+        metric="selection/accuracy",
+        mode="max",
+    )
+    ray.get(hub.close.remote())
+    for lane in lanes:
+        lane.join(timeout=10)
+    events: list[Event] = ray.get(hub.events.remote(0))
+    return events
+
+
+def test_a_search_runs_the_control_first_stops_at_rungs_only_and_ends_every_trial(searched: list[Event]) -> None:
+    begun = [e.job for e in searched if e.kind == "begin" and e.job]
+    ended = {e.trial_id: e.outcome for e in searched if e.kind == "end" and e.outcome}
+    assert len(begun) == len(ended) == 16
+    assert begun[0].trial_id.startswith("000-")
+    assert begun[0].experiment["optim"]["lr"] == pytest.approx(1e-4)
+    last = {e.trial_id: e.report.step for e in searched if e.report}
+    stopped = [name for name, outcome in ended.items() if outcome.status == "stopped"]
+    assert stopped, "ASHA stopped nothing: this test would prove nothing"
+    assert {last[name] for name in stopped} <= {10, 30, 90}
+    assert all(last[name] == 90 for name in ended if name not in stopped)
+
+
+def test_the_search_learns_where_the_best_is(searched: list[Event]) -> None:
+    rates = [e.job.experiment["optim"]["lr"] for e in searched if e.kind == "begin" and e.job]
+    best = min(rates, key=lambda lr: abs(lr - 1e-3))
+    assert 1e-4 < best < 1e-2
+
+
+def test_all_cpus_are_free_after_a_search(cluster: Any, searched: list[Event]) -> None:
+    import time
+
+    assert searched
+    until = time.monotonic() + 60
+    while cluster.available_resources().get("CPU") != cluster.cluster_resources()["CPU"]:
+        assert time.monotonic() < until, "CPUs were not given back within 60 s"
+        time.sleep(0.5)
