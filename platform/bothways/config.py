@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
+from bothways.errors import UserError, did_you_mean
 from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, Component, Registry
 
 Language = Literal["en", "zh"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Count = Annotated[int, Field(ge=1)]
+Column = str | Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -96,27 +98,42 @@ _Term = Annotated[Term, PlainSerializer(lambda t: t.spec())]
 
 
 class Splits(Config):
-    """Rows of each split: a count (int) or a share of what the source holds (float below 1)."""
+    """Rows of each split: a count (int), a share of what the source holds (float below 1), or, for train, the rest.
 
-    train: int | float = 0.8
+    Drawn in the order test, selection, train: another size of train leaves the other two as they were. A split that
+    has a source of its own is drawn from that source: a count takes that many of its rows, anything else all of them.
+    """
+
+    train: int | float | None = None
     selection: int | float = 0.1
     test: int | float = 0.1
+
+    @field_validator("train", "selection", "test")
+    @classmethod
+    def _some_rows(cls, size: int | float | None) -> int | float | None:
+        if size is None or (isinstance(size, int) and size >= 1) or 0.0 < size < 1.0:
+            return size
+        raise ValueError(f"is {size}: a split is a count of rows (1 or more) or a share (between 0 and 1)")
 
 
 class Data(Config):
     """Where labelled text comes from and how it is divided.
 
-    `source`, `selection_source`, `test_source`: `asset:NAME`, `hf:org/name@revision`, or a csv/tsv/jsonl/parquet path.
+    `source`, `selection_source`, `test_source`: `asset:NAME`, `hf:org/name@revision` (or `hf:org/name/subset@…`), or a
+    csv/tsv/jsonl/parquet path. Without the latter two, an asset's or hub dataset's own splits serve, else `source` is
+    divided. `text`, `pair`, `label`: column names; or, for a csv or tsv file without a header line, positions
+    counted from 0 (`label: 0` and `text: 1` for `label<TAB>text`). In a csv, quotes follow RFC 4180; in a tsv every
+    line is a row and quotes are characters.
     `dedup`: what to do with texts found in more than one split or twice in one. `max_bad_rows`: more unusable rows
-    than this (count, or share below 1) is an error; fewer go to a quarantine file with their reasons.
+    than this (count, or share below 1) in one source is an error; fewer go to a quarantine file with their reasons.
     """
 
     source: str
     selection_source: str | None = None
     test_source: str | None = None
-    text: str = "text"
-    pair: str | None = None
-    label: str = "label"
+    text: Column = "text"
+    pair: Column | None = None
+    label: Column = "label"
     language: Language = "en"
     splits: Splits = Splits()
     split_seed: int = 0
@@ -274,3 +291,10 @@ class Pipeline(Config):
     experiment: Experiment
     search: Search | None = None
     run: Run = Run()
+
+    @model_validator(mode="after")
+    def _metric_exists(self) -> Pipeline:
+        known = self.experiment.task.directions
+        if self.search and self.search.metric not in known:
+            raise UserError(f"search.metric {self.search.metric!r}: {did_you_mean(self.search.metric, known)}")
+        return self

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from bothways.contracts import TrialLike
 from bothways.errors import UserError, did_you_mean
-from bothways.shape import parts, shown
+from bothways.registry import Choices, Component, Range
+from bothways.shape import dotted, family_at, parts, shown
 
 Kind = Literal["choices", "float", "log", "int", "int_log"]
 Point = Mapping[str, Any]
@@ -68,7 +69,10 @@ class Knob:
 
 
 def read_knob(path: str, written: Any, place: str) -> Knob:
-    """A knob as a space file writes it: a list of choices, or a mapping of one kind and `when`. Raises `UserError`."""
+    """A knob as a space file writes it: a list of choices, or a mapping of a kind and `when`. Raises `UserError`.
+
+    Without a kind it has the range that the methods named in its `when` declare.
+    """
     parts(path)
     if isinstance(written, list):
         written = {"choices": written}
@@ -78,24 +82,51 @@ def read_knob(path: str, written: Any, place: str) -> Knob:
     unknown = [key for key in kinds if key not in KINDS]
     if unknown:
         raise UserError(f"unknown kind {shown(unknown[0])}: {did_you_mean(unknown[0], [*KINDS, 'when'])}")
-    if len(kinds) != 1:
-        raise UserError(f"needs exactly one of {', '.join(KINDS)}")
-    values = written[kinds[0]]
-    if not isinstance(values, list) or not values:
-        raise UserError(
-            f"{kinds[0]} needs a list with values, not {'an empty list' if values == [] else shown(values)}"
-        )
-    kind: Kind = kinds[0]
+    if len(kinds) > 1:
+        raise UserError(f"needs one of {', '.join(KINDS)}, not {len(kinds)}")
     when = written.get("when", {})
     if not isinstance(when, dict):
         raise UserError(f"when is a mapping of a knob to a value or a list of values, not {shown(when)}")
     conditions = {p: tuple(v) if isinstance(v, list) else (v,) for p, v in when.items()}
+    kind, values = (kinds[0], written[kinds[0]]) if kinds else _declared(path, conditions)
+    if not isinstance(values, list) or not values:
+        raise UserError(f"{kind} needs a list with values, not {'an empty list' if values == [] else shown(values)}")
     for value in [*values, *(v for several in conditions.values() for v in several)]:
         if not isinstance(value, str | int | float | None):
             raise UserError(f"a value is a word, a number, true, false or null, not {shown(value)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"the value {value} is not a finite number")
     return Knob(path=path, kind=kind, values=_range(kind, values), when=conditions, place=place)
+
+
+def _declared(path: str, when: Mapping[str, tuple[Any, ...]]) -> tuple[Kind, list[Any]]:
+    """The search range that the methods named in `when` declare for their own knob."""
+    *holder, field_name = parts(path)
+    names = dotted((*holder, "name"))
+    family = family_at(tuple(holder))
+    if family is None or not when.get(names):
+        raise UserError(f"needs one of {', '.join(KINDS)} (or a `when` on {names}, to take the methods' own range)")
+    members = [family.get(str(name)) for name in when[names]]
+    found = [_search_range(member, str(field_name)) for member in members]
+    if any(one != found[0] for one in found):
+        raise UserError("the methods it is asked for declare different ranges: write one")
+    return found[0]
+
+
+def _search_range(member: type[Component], field_name: str) -> tuple[Kind, list[Any]]:
+    info = member.model_fields.get(field_name)
+    if info is None:
+        raise UserError(
+            f"{member.name} has no knob {shown(field_name)}: {did_you_mean(field_name, member.model_fields)}"
+        )
+    for mark in info.metadata:
+        if isinstance(mark, Choices):
+            return "choices", list(mark.values)
+        if isinstance(mark, Range) and info.annotation is int:
+            return "int_log" if mark.log else "int", [int(mark.low), int(mark.high)]
+        if isinstance(mark, Range):
+            return "log" if mark.log else "float", [mark.low, mark.high]
+    raise UserError(f"{member.name} declares no search range for {field_name}: write one of {', '.join(KINDS)}")
 
 
 def _range(kind: Kind, values: list[Any]) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bothways.config import Pipeline
 from bothways.errors import UserError, did_you_mean
-from bothways.registry import FAMILIES
+from bothways.registry import FAMILIES, Registry
 
 Path = tuple[str | int, ...]
 
@@ -105,6 +105,14 @@ def _refuse_unknown(node: Any, path: Path, depth: int) -> None:
 def skeleton() -> dict[str, Any]:
     """The JSON schema of a pipeline, where a component is `{x-family: …}` and its members are not spelt out."""
     return Pipeline.model_json_schema()
+
+
+def family_at(path: Path) -> Registry[Any] | None:
+    """The family whose members may stand at `path` of an experiment."""
+    node: Mapping[str, Any] = skeleton()["$defs"]["Experiment"]
+    for part in path:
+        node = _step(node, part)
+    return FAMILIES.get(node.get("x-family", ""))
 
 
 def known_keys(data: Any, path: Path, root: Path = ()) -> list[str]:

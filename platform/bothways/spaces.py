@@ -34,7 +34,7 @@ PLAIN = ("identity", "cross_entropy")
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Who competes. `knobs` stand in an order in which every condition looks back. Picklable."""
+    """Who competes. `knobs` stand in an order in which every condition looks back. `text`: the file. Picklable."""
 
     name: str
     knobs: tuple[Knob, ...]
@@ -42,6 +42,7 @@ class Space:
     start: tuple[Point, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+    text: str = ""
 
     def check(self, base: Experiment) -> None:
         """Try every choice and both ends of every range in `base`, and the points that run first.
@@ -154,7 +155,7 @@ class Space:
         return points
 
     def _edges(self, knob: Knob) -> list[Any]:
-        """The choices; or both ends, a value between (whole numbers must not be all that fits), what conditions name."""
+        """The choices; or both ends, a value between (not only whole numbers fit), and what conditions name."""
         if knob.kind == "choices":
             return [*knob.values]
         low, high = knob.values
@@ -249,6 +250,7 @@ def load_space(path: str | FilePath) -> Space:
         start=tuple(data.get("start") or ()),
         places={word: document.where((word,)) for word in WORDS},
         description=str(data.get("description", "")),
+        text=document.text,
     )
 
 

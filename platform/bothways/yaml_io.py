@@ -32,6 +32,7 @@ class Document:
     """What a file holds: lists, mappings with text keys, and scalars. `lines`: 1-based line of every node by path."""
 
     name: str
+    text: str
     data: Any
     lines: Mapping[Path, int]
 
@@ -197,7 +198,7 @@ class _Builder:
             raise self.syntax(error) from None
         except yaml.YAMLError as error:
             raise self.fail(1, f"not valid YAML: {getattr(error, 'reason', 'unreadable')}") from None
-        return Document(name=self.name, data=data, lines=self.lines)
+        return Document(name=self.name, text=text, data=data, lines=self.lines)
 
     def syntax(self, error: yaml.MarkedYAMLError) -> UserError:
         problem, context = error.problem or "", error.context or ""

@@ -1,0 +1,49 @@
+"""`bothways check`: everything that can be known about a file before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bothways.config import Data, Experiment
+from bothways.errors import UserError
+from bothways.spaces import WORDS, Space, load_space
+from bothways.yaml_io import Document, load_pipeline, read, space_file
+
+
+def check(files: Annotated[list[Path], typer.Argument(help="Files of pipelines/ and search_spaces/.")]) -> None:
+    """Check pipeline and space files. A line for each file that is right; all errors, and exit 2, if one is not."""
+    problems = []
+    for file in files:
+        try:
+            typer.echo(f"ok  {file}: {_describe(file)}")
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _describe(file: Path) -> str:
+    if _is_space(read(file)):
+        space = load_space(file)
+        space.check(Experiment(data=Data(source="any")))  # knobs and control, held against a config of defaults
+        return f"a space of {_words(space)}"
+    pipeline = load_pipeline(file)
+    found = space_file(file, pipeline)
+    if found is None or pipeline.search is None:
+        return f"pipeline {pipeline.name}, one experiment"
+    space = load_space(found)
+    space.check(pipeline.experiment)
+    return f"pipeline {pipeline.name}, {pipeline.search.trials} trials in {found}, {_words(space)}"
+
+
+def _is_space(document: Document) -> bool:
+    """A space is told by its dotted paths; whatever else is read as a pipeline, whose errors name the keys it needs."""
+    keys = document.data if isinstance(document.data, dict) else {}
+    return "experiment" not in keys and any("." in key or key in WORDS[1:] for key in keys)
+
+
+def _words(space: Space) -> str:
+    return f"{len(space.knobs)} knobs, {space.size()}"
