@@ -1,0 +1,137 @@
+"""Every record is accepted or rejected with a reason; what is rejected goes to a quarantine file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bothways.data.reading import Broken, Record
+from bothways.errors import UserError
+
+MAX_BYTES = 1_000_000  # of one text: no encoder reads more, and a book in a row is a broken file
+_EXCERPT = 80  # characters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """One unusable record: `line` counted from 1 in `source`, why, and how it begins."""
+
+    source: str
+    line: int
+    reason: str
+    excerpt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What one source holds. The accepted rows as columns of equal length; `pairs` holds "" for single texts."""
+
+    source: str
+    texts: list[str] = field(default_factory=list)
+    pairs: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def check(source: str, records: Iterable[Record], known_labels: Collection[str] | None = None) -> Rows:
+    """Divide records into accepted and rejected ones; nothing is lost. `known_labels`: any other is a reason."""
+    rows = Rows(source=source)
+    for line, values in records:
+        if isinstance(values, Broken):
+            rows.rejected.append(_rejected(source, line, values.reason, values.excerpt))
+            continue
+        *texts, label = values
+        label = _label(label)
+        reason = _fault(texts, label, known_labels)
+        if reason is not None:
+            rows.rejected.append(_rejected(source, line, reason, "" if texts[0] is None else str(texts[0])))
+            continue
+        rows.texts.append(texts[0])
+        rows.pairs.append(texts[1] if len(texts) == 2 else "")
+        rows.labels.append(label)
+        rows.lines.append(line)
+    return rows
+
+
+def _label(value: Any) -> str:
+    """A label as text: numbers and booleans are names of classes too. Empty when there is none."""
+    if value is None or value != value:  # NaN is what data frames write for nothing
+        return ""
+    return value.strip() if isinstance(value, str) else str(value)
+
+
+def _rejected(source: str, line: int, reason: str, text: str) -> Rejected:
+    return Rejected(source=source, line=line, reason=reason, excerpt=text[:_EXCERPT])
+
+
+def _fault(texts: list[Any], label: str, known_labels: Collection[str] | None) -> str | None:
+    """Why a record cannot be used; None when it can."""
+    for text in texts:
+        if not isinstance(text, str):
+            return "missing text" if text is None else f"a {type(text).__name__} where text belongs"
+        if not text or text.isspace():
+            return "empty text"
+        if reason := _unfit(text):
+            return reason
+    if not label:
+        return "missing label"
+    if reason := _unfit(label):
+        return f"{reason} in the label"
+    if known_labels is not None and label not in known_labels:
+        return f"unknown label {label[:_EXCERPT]!r}"
+    return None
+
+
+def _unfit(text: str) -> str | None:
+    """What makes a string unusable anywhere."""
+    if "\0" in text:
+        return "NUL character"
+    try:
+        size = len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError as error:
+        # PEP 383: a byte that is not UTF-8 was read as one of these surrogates; JSON can write the others.
+        return "not UTF-8" if "\udc80" <= text[error.start] <= "\udcff" else "lone surrogate"
+    return f"text over 1 MB ({size:,} bytes)" if size > MAX_BYTES else None
+
+
+def quarantine(parts: Iterable[Rows], folder: Path) -> Path | None:
+    """Write every rejected record to `folder/quarantine.jsonl`; None (and no file) when there is none."""
+    file = folder / "quarantine.jsonl"
+    rejected = [item for rows in parts for item in rows.rejected]
+    if not rejected:
+        file.unlink(missing_ok=True)
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text("".join(json.dumps(asdict(item)) + "\n" for item in rejected), encoding="ascii")
+    partial.replace(file)
+    return file
+
+
+def refuse_too_many(rows: Rows, max_bad_rows: int | float, file: Path | None) -> None:
+    """Raises `UserError` when a source has no row, or more rejected ones than `max_bad_rows` (a count or a share)."""
+    bad, total = len(rows.rejected), len(rows.rejected) + len(rows.texts)
+    if total == 0:
+        raise UserError(f"{rows.source}: no rows at all")
+    if bad > (max_bad_rows if max_bad_rows >= 1 else max_bad_rows * total):
+        first = rows.rejected[0]
+        raise UserError(
+            f"{rows.source}:{first.line}: {first.reason}; {bad} of {total} rows are unusable, more than "
+            f"data.max_bad_rows {max_bad_rows}: mend them{f' (listed in {file})' if file else ''} or raise the limit"
+        )
+
+
+def describe_rejected(rows: Rows, file: Path | None) -> str | None:
+    """One line on what was rejected, by reason; None when nothing was."""
+    if not rows.rejected:
+        return None
+    reasons = Counter(item.reason.split(" (")[0] for item in rows.rejected).most_common()
+    listed = ", ".join(f"{count} {reason}" for reason, count in reasons[:5])
+    where = f"; listed in {file}" if file else ""
+    return f"{rows.source}: {len(rows.rejected)} rows rejected ({listed}), {len(rows.texts)} accepted{where}"

@@ -1,0 +1,195 @@
+"""Labelled text from a config: read, checked, freed of duplicates, divided."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from bothways import config
+from bothways.data.checking import Rows, check, describe_rejected, quarantine, refuse_too_many
+from bothways.data.duplicates import find, near
+from bothways.data.reading import Columns
+from bothways.data.sources import parts
+from bothways.data.splitting import Int64, draw, row_ids
+from bothways.errors import UserError
+from bothways.seeding import keys
+
+ROLES = ("train", "selection", "test")
+_MAX_LABELS = 1000  # more, and the label column is some other column
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Three splits without a row in common, in an order that depends on their contents and `split_seed` only.
+
+    `train`, `selection`, `test`: columns id int64 (63 bits, from the content), text string, pair string (null for
+    single texts), label int64 (a position in `labels`). `digest`: SHA-256 over every row of every split.
+    `notes`: a line for whatever was rejected, dropped or looks odd.
+    """
+
+    train: pa.Table
+    selection: pa.Table
+    test: pa.Table
+    labels: tuple[str, ...]
+    digest: str
+    notes: tuple[str, ...]
+
+
+def load(data: config.Data, quarantine_dir: Path | None = None) -> Dataset:
+    """The dataset a config describes. Unusable rows are listed in `quarantine_dir/quarantine.jsonl`.
+
+    Raises `UserError`: a source, column or label that is not there, too many unusable rows, duplicates under
+    `dedup: error`, splits larger than their source, fewer than two classes.
+    """
+    found = _read(data)
+    file = quarantine(found.values(), quarantine_dir) if quarantine_dir else None
+    for rows in found.values():
+        refuse_too_many(rows, data.max_bad_rows, file)
+    notes = [note for rows in found.values() if (note := describe_rejected(rows, file))]
+    found, duplicates = _without_duplicates(found, data.dedup)
+    labels = _labels(found["train"], data)
+    ids = {role: row_ids(zip(rows.texts, rows.pairs, rows.labels, strict=True)) for role, rows in found.items()}
+    chosen, unused = _divide(data, found, ids)
+    tables = {
+        role: _table(found[part], ids[part][rows], rows, labels, data.pair is not None)
+        for role, (part, rows) in chosen.items()
+    }
+    return Dataset(
+        **{role: tables[role] for role in ROLES},
+        labels=labels,
+        digest=_digest(tables, labels),
+        notes=(*notes, *duplicates, *unused, *_oddities(tables, labels)),
+    )
+
+
+def _read(data: config.Data) -> dict[str, Rows]:
+    """The rows of each source by the split they are for; `train` also feeds the splits without a source."""
+    columns = Columns(data.text, data.pair, data.label)
+    named = {"train": data.source, "selection": data.selection_source, "test": data.test_source}
+    own = parts(data.source, columns)
+    found = {"train": check(data.source, own["train"])}
+    known = set(found["train"].labels)
+    for role in ROLES[1:]:
+        if (source := named[role]) is not None:
+            other = parts(source, columns)
+            found[role] = check(source, other.get(role, other["train"]), known)
+        elif role in own:
+            found[role] = check(f"{data.source} ({role})", own[role], known)
+    return found
+
+
+def _without_duplicates(found: Mapping[str, Rows], dedup: str) -> tuple[dict[str, Rows], list[str]]:
+    """The rows that stay, and a note on the others."""
+    duplicates = find(list(found.values()))
+    if not duplicates.drop:
+        return dict(found), []
+    if dedup == "keep":
+        return dict(found), [f"kept duplicates (rows that {duplicates})"]
+    if dedup == "error":
+        raise UserError(f"duplicates (rows that {duplicates}); remove them, or set data.dedup to drop or keep")
+    kept = {
+        role: _take(rows, [row for row in range(len(rows.texts)) if (part, row) not in duplicates.drop])
+        for part, (role, rows) in enumerate(found.items())
+    }
+    return kept, [f"dropped duplicates (rows that {duplicates})"]
+
+
+def _take(rows: Rows, at: list[int]) -> Rows:
+    columns = {name: [getattr(rows, name)[row] for row in at] for name in ("texts", "pairs", "labels", "lines")}
+    return Rows(source=rows.source, rejected=rows.rejected, **columns)
+
+
+def _labels(rows: Rows, data: config.Data) -> tuple[str, ...]:
+    labels = sorted(set(rows.labels))
+    if len(labels) < 2:
+        held = f"one label, {labels[0]!r}" if labels else "no row left"
+        raise UserError(f"{rows.source}: {held} in {len(rows.texts)} usable rows; at least two labels are needed")
+    if len(labels) > _MAX_LABELS:
+        shown = ", ".join(repr(label[:20]) for label in labels[:3])
+        raise UserError(
+            f"{rows.source}: column {data.label!r} has {len(labels):,} different labels ({shown}, …); "
+            f"at most {_MAX_LABELS:,} are taken for classes: is data.label the right column?"
+        )
+    return tuple(labels)
+
+
+def _divide(
+    data: config.Data, found: Mapping[str, Rows], ids: Mapping[str, Int64]
+) -> tuple[dict[str, tuple[str, Int64]], list[str]]:
+    """For each split, the source it comes from and its row numbers there; and notes on rows that no split uses."""
+    chosen: dict[str, tuple[str, Int64]] = {}
+    notes = []
+    for part, rows in found.items():
+        shared = part == "train"
+        roles = [role for role in reversed(ROLES) if role not in found or role == "train"] if shared else [part]
+        sizes = _sizes(data.splits, roles, len(rows.texts), rows.source, shared)
+        classes = np.unique(np.array(rows.labels, dtype=object), return_inverse=True)[1]
+        draws = draw(classes, keys("split", data.split_seed, ids[part]), sizes)
+        chosen |= {role: (part, rows_of) for role, rows_of in zip(roles, draws, strict=True)}
+        if unused := len(rows.texts) - sum(sizes):
+            drawn = ", ".join(f"{size:,} {role}" for role, size in zip(roles, sizes, strict=True))
+            notes.append(f"{rows.source}: {drawn} of {len(rows.texts):,} rows; {unused:,} unused")
+    return chosen, notes
+
+
+def _sizes(splits: config.Splits, roles: list[str], n: int, source: str, shared: bool) -> list[int]:
+    """Rows of each role out of `n`; train, when it is null, gets what the others leave."""
+    asked = {role: getattr(splits, role) for role in roles}
+    sizes = {
+        role: size if isinstance(size, int) else round(size * n) if shared else n
+        for role, size in asked.items()
+        if size is not None
+    }
+    for role in set(roles) - set(sizes):
+        sizes[role] = max(n - sum(sizes.values()), 1)
+    if sum(sizes.values()) > n or min(sizes.values()) < 1:
+        parts_ = " + ".join(f"{role} {sizes[role]:,}" for role in ROLES if role in sizes)
+        raise UserError(f"{source} has {n:,} usable rows, but data.splits asks for {parts_}: give each what there is")
+    return [sizes[role] for role in roles]
+
+
+def _table(rows: Rows, ids: Int64, at: Int64, labels: tuple[str, ...], paired: bool) -> pa.Table:
+    number = {label: i for i, label in enumerate(labels)}
+    columns = {
+        "id": pa.array(ids, pa.int64()),
+        "text": pa.array([rows.texts[row] for row in at], pa.string()),
+        "pair": pa.array([rows.pairs[row] if paired else None for row in at], pa.string()),
+        "label": pa.array([number[rows.labels[row]] for row in at], pa.int64()),
+    }
+    return pa.table(columns)
+
+
+def _digest(tables: Mapping[str, pa.Table], labels: tuple[str, ...]) -> str:
+    """No field holds a NUL, so NULs separate fields and rows without ambiguity."""
+    digest = hashlib.sha256("\0".join(labels).encode())
+    for role in ROLES:
+        digest.update(f"\0\0{role}".encode())
+        for row in _rows(tables[role]):
+            digest.update("\0".join(map(str, row)).encode() + b"\0\0")
+    return digest.hexdigest()
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[int, str, str, int]]:
+    for batch in table.to_batches(max_chunksize=10_000):
+        for number, text, pair, label in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield number, text, pair or "", label
+
+
+def _oddities(tables: Mapping[str, pa.Table], labels: tuple[str, ...]) -> Iterator[str]:
+    for role, table in tables.items():
+        present = set(table["label"].unique().to_pylist())
+        if absent := [label for number, label in enumerate(labels) if number not in present]:
+            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+            yield f"{role} has no row labelled {', '.join(absent[:5])}{more}"
+    texts = {role: [(text, pair) for _, text, pair, _ in _rows(tables[role])] for role in ROLES}
+    count, examples = near([([t for t, _ in rows], [p for _, p in rows]) for rows in texts.values()])
+    if count:
+        yield (
+            "rows that differ from one of an earlier split only in case, spaces or punctuation: "
+            f"{count:,}; such as {'; '.join(examples)}"
+        )

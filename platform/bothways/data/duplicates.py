@@ -1,0 +1,99 @@
+"""Texts that occur twice: within a split they weigh double, across splits they leak the answer."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bothways.data.checking import Rows
+
+_NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
+_SHOWN = 2  # examples
+
+
+@dataclass(kw_only=True)
+class Duplicates:
+    """What equals something else after NFC and strip, pair included, in parts ordered from train to test.
+
+    `drop`: (part, row) of every row that goes: those also found in a later part, those that repeat a row, and all
+    rows of a text that one part labels differently. The counts are rows; the examples, texts.
+    """
+
+    drop: set[tuple[int, int]] = field(default_factory=set)
+    leaking: int = 0
+    repeated: int = 0
+    contradicting: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        kinds = (
+            ("repeat another row", self.repeated),
+            ("have a text of a later split", self.leaking),
+            ("have contradicting labels", self.contradicting),
+        )
+        counted = ", ".join(f"{what}: {count:,}" for what, count in kinds if count)
+        return f"{counted}; such as {'; '.join(self.examples)}"
+
+
+def find(parts: Sequence[Rows]) -> Duplicates:
+    """Exact duplicates within and across `parts`. What is kept does not depend on the order of rows."""
+    first: dict[str, tuple[int, int]] = {}
+    groups: dict[str, list[tuple[int, int]]] = {}
+    for part, rows in enumerate(parts):
+        for row, (text, pair) in enumerate(zip(rows.texts, rows.pairs, strict=True)):
+            key = f"{_canonical(text)}\0{_canonical(pair)}"
+            seen = first.setdefault(key, (part, row))
+            if seen != (part, row):
+                groups.setdefault(key, [seen]).append((part, row))
+    found = Duplicates()
+    for group in groups.values():
+        last = max(part for part, _ in group)  # evaluation rows stay, whatever train holds
+        own = [member for member in group if member[0] == last]
+        earlier = [member for member in group if member[0] != last]
+        found.leaking += len(earlier)
+        found.drop.update(earlier)
+        if len({parts[part].labels[row] for part, row in own}) > 1:
+            found.contradicting += len(own)
+            found.drop.update(own)
+        else:
+            kept = min(own, key=lambda member: (parts[last].texts[member[1]], parts[last].pairs[member[1]]))
+            found.repeated += len(own) - 1
+            found.drop.update(member for member in own if member != kept)
+        if len(found.examples) < _SHOWN:
+            found.examples.append(_place(parts, group))
+    return found
+
+
+def _canonical(text: str) -> str:
+    return text.strip() if text.isascii() else unicodedata.normalize("NFC", text).strip()
+
+
+def _place(parts: Sequence[Rows], group: list[tuple[int, int]]) -> str:
+    """`'an excerpt' (a.csv:2, a.csv:7)`"""
+    (part, row), where = group[0], [f"{parts[part].source}:{parts[part].lines[row]}" for part, row in group[:_SHOWN]]
+    return f"{parts[part].texts[row].strip()[:60]!r} ({', '.join(where)})"
+
+
+def near(splits: Sequence[tuple[Sequence[str], Sequence[str]]]) -> tuple[int, list[str]]:
+    """How many rows of later splits differ from a row of an earlier one only in case, spaces and punctuation.
+
+    `splits`: (texts, pairs) of each, train first. Returns the count and a few of the texts.
+    """
+    seen: set[str] = set()
+    count = 0
+    examples: list[str] = []
+    for texts, pairs in splits:
+        own = set()
+        for text, pair in zip(texts, pairs, strict=True):
+            key = "\0".join(_NOT_ALPHANUMERIC.sub("", part.lower()) for part in (text, pair))
+            if key == "\0":
+                continue
+            if key in seen:
+                count += 1
+                if len(examples) < _SHOWN:
+                    examples.append(repr(text.strip()[:60]))
+            own.add(key)
+        seen |= own
+    return count, examples
