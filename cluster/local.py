@@ -1,6 +1,6 @@
 """A cluster of one machine: a Ray head and an MLflow server, both on loopback only; `make cluster-up` and friends.
 
-    python cluster/local.py up | submit PIPELINE [OVERRIDE…] | follow ID | stop ID | down
+    python cluster/local.py up | submit [--id ID] PIPELINE [OVERRIDE…] | follow ID | stop ID | down
 
 Everything that belongs to it lies in `runs/cluster/`: the token (0600), the logs, MLflow's store, and `state.json`.
 Its processes bear a mark in their environment, so that `down` ends them all and nothing else. Needs Linux's `/proc`.
@@ -24,10 +24,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bothways.errors import ConflictError, UserError
+
+if TYPE_CHECKING:  # importing Ray takes seconds: only the commands that talk to the job server do it
+    from ray.job_submission import JobSubmissionClient
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
@@ -99,21 +103,28 @@ def send(one: Process, number: signal.Signals) -> None:
         os.kill(one[0], number)
 
 
+def left_after(state: State, victims: set[Process], seconds: float) -> set[Process]:
+    """Those of `victims` (and of the cluster's newer processes) that still live after at most `seconds`."""
+    deadline = time.monotonic() + seconds
+    while (left := (victims | processes(state)) & set(dict(table()))) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
 def end(state: State) -> int:
     """End every process of the cluster, politely first. Returns how many there were; raises when one will not go."""
     victims = processes(state)
-    count = len(victims)
-    for root in state.roots:
-        send(root, signal.SIGTERM)
-    for patience, number in ((END_TIMEOUT_S, signal.SIGKILL), (5.0, None)):
-        deadline = time.monotonic() + patience
-        while (left := (victims | processes(state)) & set(dict(table()))) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        if not left:
-            return count
-        for one in left if number else ():
-            send(one, number)
-    raise RuntimeError(f"these processes of the cluster do not end: {sorted(pid for pid, _ in left)}")
+    parents = dict(table())
+    pids = {pid for pid, _ in victims}
+    for one in victims:
+        if parents.get(one) not in pids:  # the roots, which end their own children in order, and orphans
+            send(one, signal.SIGTERM)
+    stubborn = left_after(state, victims, END_TIMEOUT_S)
+    for one in stubborn:
+        send(one, signal.SIGKILL)
+    if stubborn and (left := left_after(state, stubborn, 5.0)):
+        raise RuntimeError(f"these processes of the cluster do not end: {sorted(pid for pid, _ in left)}")
+    return len(victims)
 
 
 def answers(url: str, token: str = "") -> bool:
@@ -147,12 +158,63 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def environment(mark: str, token_file: Path) -> dict[str, str]:
+    """What the head, the server and all their descendants find in their environment."""
+    return {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {
+        MARK: mark,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for "one node": 127.0.0.1 stays 127.0.0.1
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its own task queue: processes that nobody here needs
+        "SPT_NOENV": "1",  # Ray renames its processes and would wipe the mark
+    }
+
+
+def ray_command(options: argparse.Namespace, port: int, temp_dir: str) -> list[str]:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    command += [f"--node-ip-address={HOST}", f"--dashboard-host={HOST}", f"--dashboard-port={port}", "--port=0"]
+    command += ["--min-worker-port=0", "--max-worker-port=0"]  # any free ones, not Ray's fixed range
+    command += [f"--{name}-port={free_port(0, '')}" for name in ("dashboard-agent-listen", "ray-client-server")]
+    command += [f"--temp-dir={temp_dir}", "--log-style=record"]
+    command += [f"--num-cpus={options.cpus}"] if options.cpus else []
+    return command + ([f"--object-store-memory={options.object_store_mb << 20}"] if options.object_store_mb else [])
+
+
+def mlflow_command(port: int, directory: Path) -> list[str]:
+    command = [sys.executable, "-m", "mlflow", "server", f"--host={HOST}", f"--port={port}", "--workers=1"]
+    command += [f"--backend-store-uri=sqlite:///{directory / 'mlflow.db'}"]
+    command += [f"--artifacts-destination={directory / 'mlartifacts'}"]
+    return [*command, f"--allowed-hosts={HOST}:{port},localhost:{port}"]
+
+
+def write_token(file: Path) -> str:
+    """A fresh token in a file that only its owner can read, from its first byte on."""
+    file.unlink(missing_ok=True)
+    token = secrets.token_hex(32)
+    with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as out:
+        out.write(token)
+    return token
+
+
+def wait_for(url: str, token: str, child: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not answers(url, token):
+        if child.poll() is not None:
+            raise UserError(f"the cluster did not start: {reason(log)}")
+        if time.monotonic() > deadline:
+            raise UserError(f"the cluster did not start in {START_TIMEOUT_S:.0f} s: {reason(log)}")
+        time.sleep(0.3)
+
+
 def up(options: argparse.Namespace) -> int:
     directory: Path = options.directory
     if not Path("/proc/self/stat").exists():
         raise UserError("the local cluster needs Linux; elsewhere use cluster/Dockerfile")
-    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
-        raise UserError(f"RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']}: no head is started without a token; unset it")
+    if (mode := os.environ.get("RAY_AUTH_MODE", "token")) != "token":
+        raise UserError(f"RAY_AUTH_MODE={mode}: no head is started without a token; unset it")
     old = State.read(directory)
     if old and processes(old):
         raise ConflictError(f"the cluster is already up (Ray {old.jobs}, MLflow {old.mlflow}): `make cluster-down`")
@@ -162,65 +224,37 @@ def up(options: argparse.Namespace) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     token_file = directory / "token"
-    token_file.unlink(missing_ok=True)
-    token = secrets.token_hex(32)
-    with os.fdopen(os.open(token_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        file.write(token)
-    mark = secrets.token_hex(8)
-    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {
-        MARK: mark,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token_file),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for "one node": 127.0.0.1 stays 127.0.0.1
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its own task queue: four processes nobody here needs
-        "SPT_NOENV": "1",  # Ray renames its processes and would wipe the mark
-    }
-    temp_dir = tempfile.mkdtemp(prefix="bothways-")  # short: Ray puts sockets in it, whose paths are limited
-    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--node-ip-address={HOST}"]
-    ray += [f"--dashboard-host={HOST}", f"--dashboard-port={jobs_port}", f"--temp-dir={temp_dir}"]
-    ray += [f"--{name}-port={free_port(0, '')}" for name in ("dashboard-agent-listen", "ray-client-server")]
-    ray += ["--min-worker-port=0", "--max-worker-port=0"]  # any free ones, not Ray's fixed range
-    ray += ["--port=0", "--disable-usage-stats", "--log-style=record"]
-    ray += [f"--num-cpus={options.cpus}"] if options.cpus else []
-    ray += [f"--object-store-memory={options.object_store_mb * 1024**2}"] if options.object_store_mb else []
-    mlflow = [sys.executable, "-m", "mlflow", "server", f"--host={HOST}", f"--port={mlflow_port}", "--workers=1"]
-    mlflow += [f"--backend-store-uri=sqlite:///{directory / 'mlflow.db'}"]
-    mlflow += [f"--artifacts-destination={directory / 'mlartifacts'}"]
-    mlflow += [f"--allowed-hosts={HOST}:{mlflow_port},localhost:{mlflow_port}"]
-
-    children: list[subprocess.Popen[bytes]] = []
+    token = write_token(token_file)
     state = State(
-        mark=mark,
+        mark=secrets.token_hex(8),
         roots=(),
         jobs=f"http://{HOST}:{jobs_port}",
         mlflow=f"http://{HOST}:{mlflow_port}",
-        temp_dir=temp_dir,
+        temp_dir=tempfile.mkdtemp(prefix="bothways-"),  # short: Ray puts sockets in it, whose paths are limited
     )
-    logs = [directory / "ray.log", directory / "mlflow.log"]
+    starts = (
+        (ray_command(options, jobs_port, state.temp_dir), directory / "ray.log", f"{state.jobs}/api/jobs/"),
+        (mlflow_command(mlflow_port, directory), directory / "mlflow.log", f"{state.mlflow}/health"),
+    )
+    children = []
     try:
-        for command, log in zip((ray, mlflow), logs, strict=True):
+        for command, log, _ in starts:
             with log.open("wb") as out:
                 child = subprocess.Popen(
-                    command, cwd=directory, env=env, stdout=out, stderr=out, stdin=-3, start_new_session=True
+                    command,
+                    cwd=directory,
+                    env=environment(state.mark, token_file),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C in this terminal is not for them
                 )
             children.append(child)
-            ours = {child.pid for child in children}
-            state = State(**asdict(state) | {"roots": tuple(one for one in dict(table()) if one[0] in ours)})
+            pids = {child.pid for child in children}
+            state = replace(state, roots=tuple(one for one, _ in table() if one[0] in pids))
             state.write(directory)
-        deadline = time.monotonic() + START_TIMEOUT_S
-        for child, log, ready in (
-            (children[0], logs[0], lambda: answers(f"{state.jobs}/api/jobs/", token)),
-            (children[1], logs[1], lambda: answers(f"{state.mlflow}/health")),
-        ):
-            while not ready():
-                if child.poll() is not None:
-                    raise UserError(f"the cluster did not start: {reason(log)}")
-                if time.monotonic() > deadline:
-                    raise UserError(f"the cluster did not start in {START_TIMEOUT_S:.0f} s: {reason(log)}")
-                time.sleep(0.3)
+        for child, (_, log, url) in zip(children, starts, strict=True):
+            wait_for(url, token, child, log)
     except BaseException:
         clear(state, directory)
         raise
@@ -254,10 +288,14 @@ def down(options: argparse.Namespace) -> int:
     return 0
 
 
-def followed(options: argparse.Namespace, submission_id: str) -> int:
+def connected(state: State, directory: Path) -> JobSubmissionClient:
     from bothways.edges import ray_jobs
 
-    client = ray_jobs.connect(running(options.directory).jobs, (options.directory / "token").read_text("utf-8"))
+    return ray_jobs.connect(state.jobs, (directory / "token").read_text("utf-8"))
+
+
+def followed(client: JobSubmissionClient, submission_id: str) -> int:
+    from bothways.edges import ray_jobs
 
     def write(text: str) -> None:
         sys.stdout.write(text)
@@ -273,17 +311,20 @@ def followed(options: argparse.Namespace, submission_id: str) -> int:
     return code
 
 
+def follow(options: argparse.Namespace) -> int:
+    return followed(connected(running(options.directory), options.directory), options.id)
+
+
 def submit(options: argparse.Namespace) -> int:
+    state = running(options.directory)
+    client = connected(state, options.directory)
     from bothways.edges import ray_jobs
 
-    state = running(options.directory)
-    token_file = options.directory / "token"
     # The job runs in a copy of the project that goes away with the cluster: what it leaves behind belongs in runs/.
     tune = ["python", "-m", "bothways", "tune", options.pipeline, f"run.storage={ROOT / 'runs'}", *options.overrides]
-    name = Path(options.pipeline).stem
-    submission_id = options.id or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    submission_id = options.id or f"{Path(options.pipeline).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     ray_jobs.submit(
-        ray_jobs.connect(state.jobs, token_file.read_text("utf-8")),
+        client,
         options.entrypoint or shlex.join(tune),
         submission_id=submission_id,
         working_dir=ROOT,
@@ -292,18 +333,18 @@ def submit(options: argparse.Namespace) -> int:
             "PYTHONUNBUFFERED": "1",
             "MLFLOW_TRACKING_URI": state.mlflow,
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(token_file),
+            "RAY_AUTH_TOKEN_PATH": str(options.directory / "token"),
         },
     )
     say(f"job {submission_id}   MLflow {state.mlflow}")
-    return followed(options, submission_id)
+    return followed(client, submission_id)
 
 
 def stop(options: argparse.Namespace) -> int:
+    client = connected(running(options.directory), options.directory)
     from bothways.edges import ray_jobs
 
-    state = running(options.directory)
-    ray_jobs.stop(ray_jobs.connect(state.jobs, (options.directory / "token").read_text("utf-8")), options.id)
+    ray_jobs.stop(client, options.id)
     say(f"job {options.id}: asked to stop")
     return 0
 
@@ -325,10 +366,10 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--object-store-mb", type=int, default=0, help="object store (0: Ray's default)")
     send_off = command("submit", submit, "run a pipeline as a job and follow it")
     send_off.add_argument("pipeline")
-    send_off.add_argument("overrides", nargs="*", help="key=value")
+    send_off.add_argument("overrides", nargs=argparse.REMAINDER, help="key=value and options of `bothways tune`")
     send_off.add_argument("--id", default="", help="name of the job (default: the pipeline's name and the time)")
     send_off.add_argument("--entrypoint", default="", help="run this command line instead of `bothways tune`")
-    command("follow", lambda o: followed(o, o.id), "follow a job's log").add_argument("id")
+    command("follow", follow, "follow a job's log").add_argument("id")
     command("stop", stop, "stop a job").add_argument("id")
     command("down", down, "end the head and the server, and only them")
     return top

@@ -15,13 +15,20 @@ PACKAGE = ROOT / "platform" / "bothways"
 
 # The first component below `bothways` says the layer; a module may import its own layer or a lower one.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "lazy", "seeding", "registry", "config", "contracts", "results", "yaml_io", "spaces"),
+    # words: the standard library, numpy, pydantic, yaml
+    ("errors", "lazy", "seeding", "registry", "config", "contracts", "results", "complaints", "knobs", "shape")
+    + ("spaces", "yaml_io"),
+    # tools
     ("text", "assets", "metrics"),
     ("lexicons",),
+    # families: a member is a file
     ("tasks", "input_side", "output_side"),
-    ("policy", "data", "batching", "models", "training", "checkpoints", "trial", "predict", "analysis"),
+    # pure logic: no Ray, no Optuna, no MLflow
+    ("policy", "data", "batching", "models", "training", "checkpoints", "trial", "predict", "analysis", "report"),
+    # edges: Ray, Optuna, MLflow
     ("edges",),
-    ("report", "cli", "__main__"),
+    # door
+    ("cli", "__main__"),
 )
 LAYER = {part: layer for layer, parts in enumerate(LAYERS) for part in parts}
 STRANGERS = LAYERS[3]  # families: none of these knows another
