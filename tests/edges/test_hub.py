@@ -46,11 +46,11 @@ def test_a_report_waits_for_the_decision_and_a_stop_is_its_answer() -> None:
         await asyncio.sleep(0.01)
         assert not lane.done()  # Tune has the report and has not decided
         asking = asyncio.create_task(hub.next_report("a"))
-        assert await lane is True
+        assert await lane == "go"
         lane = asyncio.create_task(hub.report("a", at(2)))
         assert await asking == at(2)
         await hub.stop("a")
-        assert await lane is False
+        assert await lane == "stop"
         await hub.finish(0, Outcome(trial_id="a", status="stopped"))
         assert (await hub.outcome("a")).status == "stopped"
 

@@ -34,7 +34,7 @@ def fake_lane(hub: Any, lane: int) -> None:
         for step in range(10, 91, 10):
             score = 1 - abs(math.log10(lr) + 3) / 10 + step / 1000
             report = Report(step=step, steps=90, metrics={"selection/accuracy": score}, seconds=0.0)
-            if not ray.get(hub.report.remote(job.trial_id, report)) and step < 90:
+            if ray.get(hub.report.remote(job.trial_id, report)) != "go" and step < 90:
                 status = "stopped"
                 break
         ray.get(hub.finish.remote(lane, Outcome(trial_id=job.trial_id, status=status)))  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "tune": Command("bothways.cli.tune:tune", "search a pipeline's space, confirm the best, register it"),
+    "train": Command("bothways.cli.train:train", "one experiment, no search"),
     "check": Command("bothways.cli.check:check", "check pipeline and space files; nothing is started"),
     "predict": Command("bothways.cli.predict:predict", "labels with probabilities from a trained model"),
     "list": Command("bothways.cli.catalogue:catalogue", "the methods, their knobs, ranges and sources"),
@@ -88,7 +89,7 @@ def _call(name: str, arguments: list[str]) -> int:
     try:
         code = typer.main.get_command(target)(arguments, prog_name=f"bothways {name}", standalone_mode=False)
     except usage_error as error:
-        message = error.format_message().removesuffix(".")
+        message = error.format_message().removesuffix(".").replace("Value error, ", "")
         raise UserError(f"{message}: see `bothways {name} --help`") from None
     except typer.Abort:
         raise KeyboardInterrupt from None

@@ -14,10 +14,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bothways.results import Report, Status
+
+Decision = Literal["go", "stop", "interrupt"]
+"""After a report: go on, stop for good, or leave off in a way that can be taken up again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,10 @@ class _Line:
     stop: bool = False
     interrupted: bool = False
     outcome: Outcome | None = None
+
+    @property
+    def decision(self) -> Decision:
+        return ("interrupt" if self.interrupted else "stop") if self.stop else "go"
 
 
 class Hub:
@@ -191,11 +198,11 @@ class Hub:
             return future.result()
         return await asyncio.shield(known[1])
 
-    async def report(self, trial_id: str, report: Report) -> bool:
-        """Rank 0's report. Answers whether to go on, after the scheduler has decided where the job is in lock-step."""
+    async def report(self, trial_id: str, report: Report) -> Decision:
+        """Rank 0's report. The answer waits for the scheduler's where the job is in lock-step."""
         line = self._lines[trial_id]
         if report.step <= line.step:  # a resumed trial repeats what is known
-            return not line.stop
+            return line.decision
         line.step = report.step
         line.pending = report
         number = line.delivered + 1
@@ -203,7 +210,7 @@ class Hub:
         await self._notify()
         if line.job.lock_step:
             await self._until(lambda: line.stop or line.asked > number or line.outcome is not None)
-        return not line.stop
+        return line.decision
 
     async def finish(self, lane: int, outcome: Outcome) -> None:
         """Rank 0: the job has ended. Only the first end of a trial counts."""
@@ -239,8 +246,6 @@ class Hub:
     def _end(self, outcome: Outcome) -> None:
         line = self._lines[outcome.trial_id]
         if line.outcome is None:
-            if line.interrupted and outcome.status == "stopped":
-                outcome = replace(outcome, status="interrupted")
             line.outcome = outcome
             self._record("end", trial_id=outcome.trial_id, outcome=outcome)
 

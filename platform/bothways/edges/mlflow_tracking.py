@@ -53,7 +53,7 @@ def model_path(uri: str, tracking: str) -> Path:
     mlflow.set_tracking_uri(tracking)
     try:
         root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-        return root / Model.load(str(root)).flavors["python_function"]["data"]
+        return root / str(Model.load(str(root)).flavors["python_function"]["data"])
     except (mlflow.exceptions.MlflowException, OSError) as error:
         raise UserError(f"no model {uri!r} in {tracking}: {one_line(error)}") from None
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from bothways import trial
 from bothways.config import Experiment, Run
-from bothways.edges.hub import Job, Outcome
+from bothways.edges.hub import Decision, Job, Outcome
 from bothways.edges.ray_cluster import gpus_per_worker, lane_count
 from bothways.edges.ray_data import RayExecute
 from bothways.errors import one_line
@@ -113,9 +113,14 @@ def _serve(job: Job, dataset: Any, workspace: Any, collective: DdpCollective, hu
         directory=Path(job.directory),
     )
     for report in run.reports():
-        go = collective.rank > 0 or ray.get(hub.report.remote(job.trial_id, report))
-        if not collective.agree(go) and report.step < report.steps:
-            return Outcome(trial_id=job.trial_id, status="stopped")
+        said: Decision = ray.get(hub.report.remote(job.trial_id, report)) if collective.rank == 0 else "go"
+        decision = collective.agree(said)
+        if decision == "go" or report.step == report.steps:
+            continue
+        if decision == "interrupt":  # its checkpoint stays, and is where the trial goes on
+            return Outcome(trial_id=job.trial_id, status="interrupted")
+        run.discard()
+        return Outcome(trial_id=job.trial_id, status="stopped")
     scored = run.score_test() if job.score_test else None
     model_dir = run.save()
     return Outcome(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from bothways import analysis, data, predict, report, spaces, yaml_io
+from bothways import analysis, data, models, report, spaces, yaml_io
 from bothways.config import Experiment, Pipeline, Search
 from bothways.edges.hub import Event, Job
 from bothways.edges.mlflow_tracking import MlflowTracker, git_tags, tracking_uri
@@ -253,11 +253,12 @@ def _result(
         scores = tuple(o.test["accuracy"] for o in outcomes if o is not None)
         return Arm(name=name, trial_id=trial.trial_id, scores=scores, test=analysis.estimate(hits)), hits
 
-    base, base_hits = arm("control", control)
-    arms, gain = (base,), None
+    control_arm, control_hits = arm("control", control)
+    arms, gain = [control_arm], None
     if "found" in confirmed:
-        found, found_hits = arm("found", best)
-        arms, gain = (base, found), analysis.difference(found_hits, base_hits)
+        found_arm, found_hits = arm("found", best)
+        arms.append(found_arm)
+        gain = analysis.difference(found_hits, control_hits)
     searched = [t for name, t in record.trials.items() if not name.startswith(CONFIRM)]
     return SweepResult(
         sweep=plan.directory.name,
@@ -267,7 +268,7 @@ def _result(
         stopped=sum(t.outcome is not None and t.outcome.status == "stopped" for t in searched),
         best=best.trial_id,
         knobs=dict(best.knobs),
-        arms=arms,
+        arms=tuple(arms),
         gain=gain,
         steps=plan.pipeline.experiment.optim.steps,
         sentence=analysis.verdict(gain),
@@ -278,7 +279,7 @@ def _remember(plan: Plan, tracker: MlflowTracker, result: SweepResult, best: Tri
     """The champion, and the sweep's files: space, pipeline, best experiment, policy, table."""
     assert best.outcome is not None
     exported = plan.directory / "champion"
-    predict.export(Path(best.outcome.model_dir), exported)
+    models.export(Path(best.outcome.model_dir), exported)
     tracker.champion(exported, plan.pipeline.name, {"trial": best.trial_id, "sweep": result.sweep})
     augment = best.experiment["input"]["augment"]
     for path, text in {

@@ -1,0 +1,40 @@
+"""`bothways train`: one experiment, no search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bothways.errors import UserError
+
+
+def train(
+    pipeline: Annotated[Path, typer.Argument(help="A file of pipelines/.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as experiment.optim.lr=1e-4.")] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="On Ray workers (run.workers of them) instead of here.")] = False,
+) -> None:
+    """Train the pipeline's experiment once, score its test rows, save and record its model."""
+    from bothways.yaml_io import load_pipeline
+
+    loaded = load_pipeline(pipeline, overrides or [])
+    from bothways.cli.tune import quiet_ray
+
+    quiet_ray()
+    from bothways.edges.single import train as run
+    from bothways.edges.sweep import sweep_directory
+    from bothways.results import Report
+
+    directory = sweep_directory(Path(loaded.run.storage).resolve(), f"{loaded.name}-train", resume=False)
+
+    def say(report: Report) -> None:
+        shown = "  ".join(f"{name} {report.metrics[name]:.4f}" for name in ("train/loss", "selection/accuracy"))
+        typer.echo(f"{report.seconds:7.1f} s  step {report.step:>5}/{report.steps}  {shown}")
+
+    result = run(loaded, directory, on_ray=ray, on_report=say)
+    if result.status != "finished":
+        raise UserError(f"training {result.status}: {result.error}")
+    typer.echo("test     " + "  ".join(f"{name} {value:.4f}" for name, value in sorted(result.test.items())))
+    typer.echo(f"model    {result.model_dir}")
+    typer.echo(f"predict  bothways predict --model {result.model_dir} 'a text'")

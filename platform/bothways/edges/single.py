@@ -1,0 +1,98 @@
+"""One experiment, trained once: in this process, or by a lane of Ray. The same trial, and the same numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import ray
+
+from bothways import data
+from bothways.config import Pipeline
+from bothways.edges import local
+from bothways.edges.hub import Event, Job
+from bothways.edges.mlflow_tracking import MlflowTracker, git_tags, tracking_uri
+from bothways.edges.ray_cluster import HubActor, start_ray
+from bothways.edges.ray_train import Lanes
+from bothways.edges.record import Pump, Record
+from bothways.results import Report, TrialResult
+
+OnReport = Callable[[Report], None]
+
+
+def train(pipeline: Pipeline, directory: Path, *, on_ray: bool, on_report: OnReport) -> TrialResult:
+    """Train the pipeline's experiment to its last step, score the test rows, save and record its model."""
+    storage = Path(pipeline.run.storage).resolve()
+    storage.mkdir(parents=True, exist_ok=True)
+    dataset = data.load(pipeline.experiment.data, directory)
+    name = directory.name
+    with MlflowTracker(
+        tracking_uri(storage, pipeline.run.tracking_uri),
+        name=pipeline.name,
+        sweep=name,
+        artifacts=storage / "mlartifacts",
+        tags=git_tags(Path.cwd()) | {"bothways.data": dataset.digest},
+    ) as tracker:
+        tracker.begin(name, name, pipeline.experiment.spec(), {})
+
+        def record(report: Report) -> None:
+            tracker.report(name, report.step, report.metrics)
+            on_report(report)
+
+        how = _through_ray if on_ray else _here
+        result = how(pipeline, directory, dataset, record)
+        if result.test:
+            steps = pipeline.experiment.optim.steps
+            tracker.report(name, steps + 1, {f"test/{key}": value for key, value in result.test.items()})
+        tracker.end(name, result.status, result.model_dir, result.error)
+    return result
+
+
+def _here(pipeline: Pipeline, directory: Path, dataset: data.Dataset, on_report: OnReport) -> TrialResult:
+    return local.run(
+        pipeline.experiment,
+        pipeline.run,
+        trial_id=directory.name,
+        directory=directory,
+        dataset=dataset,
+        on_report=on_report,
+        score_test=True,
+    )
+
+
+def _through_ray(pipeline: Pipeline, directory: Path, dataset: data.Dataset, on_report: OnReport) -> TrialResult:
+    run = pipeline.run.model_copy(update={"lanes": 1})
+    record = Record(directory / "events.jsonl")
+
+    def forward(event: Event) -> None:
+        if event.report is not None:
+            on_report(event.report)
+
+    with contextlib.ExitStack() as stack:
+        start_ray(run)
+        stack.callback(ray.shutdown)
+        hub = HubActor.remote(run.max_failures)
+        pump = Pump(hub, [record, forward], run.stall_timeout_s, lambda why: ray.get(hub.close.remote(why)))
+        pump.start()
+        stack.callback(pump.drain)
+        with Lanes(hub, ray.put(dataset), run, directory):
+            job = Job(
+                trial_id=directory.name,
+                experiment=pipeline.experiment.spec(),
+                directory=str(directory),
+                lock_step=False,
+                score_test=True,
+            )
+            ray.get(hub.submit.remote(job))
+            outcome = ray.get(hub.outcome.remote(job.trial_id))
+    result = TrialResult(
+        trial_id=job.trial_id,
+        experiment=job.experiment,
+        status=outcome.status,
+        model_dir=outcome.model_dir,
+        test=outcome.test,
+        error=outcome.error,
+    )
+    return replace(result, reports=tuple(record.trials[job.trial_id].reports))
