@@ -112,7 +112,7 @@ def family_at(path: Path) -> Registry[Any] | None:
     node: Mapping[str, Any] = skeleton()["$defs"]["Experiment"]
     for part in path:
         node = _step(node, part)
-    return FAMILIES.get(node.get("x-family", ""))
+    return next((FAMILIES[option["x-family"]] for option in _options(node) if "x-family" in option), None)
 
 
 def known_keys(data: Any, path: Path, root: Path = ()) -> list[str]:

@@ -7,6 +7,7 @@ twice, at most 1 MiB and 32 levels. PyYAML's own loader is not used because it k
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,7 +116,9 @@ def load_pipeline(path: str | FilePath, overrides: Sequence[str] = ()) -> Pipeli
 
 def space_file(pipeline_file: str | FilePath, pipeline: Pipeline) -> FilePath | None:
     """The space file a pipeline names, found from the pipeline file's folder; None when it does not search."""
-    return FilePath(pipeline_file).parent / pipeline.search.space if pipeline.search else None
+    if pipeline.search is None:
+        return None
+    return FilePath(os.path.normpath(FilePath(pipeline_file).parent / pipeline.search.space))
 
 
 def _validate(document: Document) -> Pipeline:

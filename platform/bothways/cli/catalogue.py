@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -76,20 +77,29 @@ def _range(schema: dict[str, Any]) -> str:
             return _range(option)
     low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
+    if low is not None and high is not None:
+        return f"{low:g}…{high:g}"
     bounds = [
-        f"≥ {low:g}" if low is not None else f"> {above:g}" if above is not None else "",
-        f"≤ {high:g}" if high is not None else f"< {below:g}" if below is not None else "",
+        f"≥{low:g}" if low is not None else f">{above:g}" if above is not None else "",
+        f"≤{high:g}" if high is not None else f"<{below:g}" if below is not None else "",
     ]
     return " ".join(filter(None, bounds))
 
 
 def _search(found: Range | Choices) -> str:
     if isinstance(found, Choices):
-        return ", ".join(map(str, found.values))
-    return f"{found.low:g} … {found.high:g}{' log' if found.log else ''}"
+        return ", ".join(_plain(v) for v in found.values)
+    return f"{found.low:g}…{found.high:g}{' log' if found.log else ''}"
 
 
 def _line(knob: dict[str, Any]) -> str:
     bounds = f" {knob['range']}" if knob["range"] else ""
-    search = f" (search {knob['search']})" if knob["search"] else ""
-    return f"{knob['name']}: {knob['type']}{bounds} = {knob['default']}{search}"
+    search = f"; search {knob['search']}" if knob["search"] else ""
+    return f"{knob['name']}: {knob['type']}{bounds} = {_plain(knob['default'])}{search}"
+
+
+def _plain(value: Any) -> str:
+    """A value as a file writes it."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-WIDTH = 160  # columns when the output is not a terminal
+WIDTH = 160  # characters a line when the output is not a terminal
+UNBROKEN = 40  # a column this narrow is not wrapped
 
 
 class Format(StrEnum):
@@ -49,7 +50,8 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        longest = max((len(line) for row in rows for line in str(row[column]).splitlines()), default=0)
+        table.add_column(column, overflow="fold", no_wrap=longest <= UNBROKEN)
     for row in rows:
         table.add_row(*(Text(str(row[column])) for column in columns))  # Text: cells are data, never markup
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
