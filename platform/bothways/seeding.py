@@ -54,6 +54,30 @@ def uniforms(row_keys: U64, slot: int | str | npt.NDArray[np.integer] = 0) -> F6
     return np.asarray((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
+def streams(row_keys: U64, counts: npt.NDArray[np.int64]) -> U64:
+    """The first `counts[i]` outputs of the SplitMix64 generator seeded with `row_keys[i]`, row after row: 64 random
+    bits each, (sum of counts,). The j-th of a row depends on its key and j only."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if counts.size else 0
+    with np.errstate(over="ignore"):
+        starts = (ends - counts).astype(np.uint64)
+        state = np.repeat(row_keys - _GOLDEN * starts, counts)
+        state += _GOLDEN * np.arange(1, total + 1, dtype=np.uint64)
+        shifted = state >> np.uint64(30)
+        state ^= shifted
+        state *= _M1
+        state ^= np.right_shift(state, np.uint64(27), out=shifted)
+        state *= _M2
+        state ^= np.right_shift(state, np.uint64(31), out=shifted)
+    return state
+
+
+def below(bits: U64, n: int | npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Integers in [0, n) from 64 random bits each; `n` below 2**32 (Lemire's multiply-shift, without rejection)."""
+    bound = n.astype(np.uint64) if isinstance(n, np.ndarray) else np.uint64(n)
+    return np.asarray(((bits >> np.uint64(32)) * bound >> np.uint64(32)).astype(np.int64))
+
+
 def permutation(n: int, *parts: int | str) -> npt.NDArray[np.int64]:
     """A permutation of range(n) that depends on `parts` only."""
     draws = keys(*parts, np.arange(n, dtype=np.uint64))

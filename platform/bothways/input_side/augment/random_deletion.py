@@ -1,0 +1,41 @@
+"""Random deletion (RD): each word is dropped with probability p, never the last one of a row.
+
+EDA (Wei & Zou 2019). EDA's code strips everything but a-z first, and returns a random word of an emptied row; here
+punctuation stays, and an emptied row keeps one of its own words.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from bothways.input_side.transform import InputContext, Transform, draw
+from bothways.registry import TRANSFORMS, Range
+from bothways.text import TextBatch
+
+
+@TRANSFORMS.register("random_deletion")
+class RandomDeletion(Transform):
+    """`p`: probability that a word is dropped."""
+
+    term: ClassVar[str] = "random deletion (RD)"
+    source: ClassVar[str] = "Wei & Zou 2019, EDA"
+    neutral: ClassVar[dict[str, Any]] = {"p": 0.0}
+
+    p: Annotated[float, Field(ge=0.0, le=1.0), Range(0.0, 0.3)] = 0.1
+
+    def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch:
+        if not len(batch):
+            return batch
+        drawn = draw(batch, context, self.p)
+        dropped = drawn.taken
+        stays = batch.is_word & ~dropped
+        first = batch.offsets[:-1]
+        emptied = np.flatnonzero(~np.logical_or.reduceat(stays, first) & np.logical_or.reduceat(dropped, first))
+        if emptied.size:
+            highest = np.maximum.reduceat(np.where(dropped, drawn.bits, np.uint64(0)), first)
+            rescued = np.repeat(np.isin(np.arange(len(batch)), emptied), batch.sizes)
+            dropped = dropped & ~(rescued & (drawn.bits == np.repeat(highest, batch.sizes)))
+        return batch.without(dropped)

@@ -1,0 +1,59 @@
+"""Random substitution: words drawn with probability p become words of the training rows.
+
+`uniform`: every word is as likely to be drawn, replacements come by frequency (unigram noising, Xie et al. 2017).
+`tfidf`: uninformative words are drawn more often and replace more often (UDA, Xie et al. 2020, appendix):
+p_i = min(1, p (C - idf_i) / Z), C the row's largest idf and Z the row's mean of C - idf_i, and replacements in
+proportion to max S - S(w), S(w) = count(w) idf(w). UDA's code multiplies idf by the term's frequency in the row; in a
+sentence that is 1 for nearly every word, and it is left out here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from bothways.input_side.lookup import word_hashes
+from bothways.input_side.statistics import Statistics
+from bothways.input_side.transform import InputContext, Transform, again, draw
+from bothways.registry import TRANSFORMS, Choices, Range
+from bothways.seeding import F64
+from bothways.text import TextBatch, kinds_of
+
+
+@TRANSFORMS.register("random_substitution")
+class RandomSubstitution(Transform):
+    """`p`: share of the words replaced. `weighting`: which words, and by which."""
+
+    term: ClassVar[str] = "random substitution (unigram noising, TF-IDF word replacement)"
+    source: ClassVar[str] = "Xie et al. 2020, UDA"
+    neutral: ClassVar[dict[str, Any]] = {"p": 0.0}
+
+    p: Annotated[float, Field(ge=0.0, le=1.0), Range(0.0, 0.3)] = 0.1
+    weighting: Annotated[Literal["uniform", "tfidf"], Choices("uniform", "tfidf")] = "uniform"
+
+    def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch:
+        if not len(batch) or self.p == 0:
+            return batch
+        statistics = context.vocabulary(self.name)
+        informed = self.weighting == "tfidf"
+        drawn = draw(batch, context, _by_idf(batch, statistics, self.p) if informed else self.p)
+        tokens = np.flatnonzero(drawn.taken)
+        cumulative = statistics.uninformative if informed else statistics.unigrams
+        codes, lengths = statistics.words(statistics.sample(again(drawn.bits[tokens], "word"), cumulative))
+        return batch.replaced(tokens, codes, lengths, kinds_of(codes, lengths))
+
+
+def _by_idf(batch: TextBatch, statistics: Statistics, p: float) -> F64:
+    """Each token's probability, (T,); its mean over the free words of a row is p, but for the cut at 1."""
+    free = batch.free
+    tokens = np.flatnonzero(free)
+    number = statistics.index.find(word_hashes(*batch.words(tokens)))
+    idf = np.zeros(free.size)
+    idf[tokens] = np.where(number >= 0, statistics.idf[number], np.log(max(1, statistics.rows)))  # unseen: rarest
+    highest = np.maximum.reduceat(idf, batch.offsets[:-1])
+    slack = np.where(free, np.repeat(highest, batch.sizes) - idf, 0.0)
+    total = np.repeat(np.add.reduceat(slack, batch.offsets[:-1]), batch.sizes)
+    count = np.repeat(batch.per_row(free), batch.sizes)
+    return np.asarray(np.where(total > 0, np.minimum(1.0, p * slack * count / np.where(total > 0, total, 1.0)), p))

@@ -1,0 +1,43 @@
+"""Synonym replacement (SR): words drawn with probability p become one of their synonyms, if they have any.
+
+EDA (Wei & Zou 2019). English: WordNet, any case, a capital first letter is kept. Chinese: the Cilin thesaurus; read
+character by character, the longest known word (up to four characters) that begins at the drawn character.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from bothways.input_side.synonyms import capitalised_like, thesaurus
+from bothways.input_side.transform import InputContext, Transform, again, draw
+from bothways.registry import TRANSFORMS, Range
+from bothways.text import TextBatch, kinds_of, ragged
+
+
+@TRANSFORMS.register("synonym_replacement")
+class SynonymReplacement(Transform):
+    """`p`: probability that a word which has synonyms is replaced."""
+
+    term: ClassVar[str] = "synonym replacement (SR)"
+    source: ClassVar[str] = "Wei & Zou 2019, EDA"
+    neutral: ClassVar[dict[str, Any]] = {"p": 0.0}
+
+    p: Annotated[float, Field(ge=0.0, le=1.0), Range(0.0, 0.5)] = 0.1
+
+    def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch:
+        drawn = draw(batch, context, self.p)
+        book = thesaurus(context.language)
+        tokens, spans, numbers = book.match(batch, np.flatnonzero(drawn.taken))
+        picked = book.pick(numbers, again(drawn.bits[tokens], "synonym"))
+        tokens, spans, picked = tokens[picked >= 0], spans[picked >= 0], picked[picked >= 0]
+        codes, lengths = book.spelled(picked)
+        codes = capitalised_like(batch.codes[batch.starts[tokens, 1]], codes, lengths)
+        result = batch.replaced(tokens, codes, lengths, kinds_of(codes, lengths))
+        if not tokens.size or spans.max() == 1:
+            return result
+        rest = np.zeros(batch.kinds.size, dtype=bool)
+        rest[ragged(tokens + 1, spans - 1)] = True  # the other characters of the words replaced
+        return result.without(rest)

@@ -1,0 +1,106 @@
+"""Words as 64-bit hashes, and a table that finds thousands of them at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from bothways.seeding import U64, keys, word
+from bothways.text import Bools, Codes, Ints
+
+_LAST_CASED = 0x1E943
+
+
+@cache
+def _folded() -> npt.NDArray[np.uint32]:
+    """The lower-case code point of each code point that has a single one, (0x1E944,)."""
+    lower = (chr(code).lower() for code in range(_LAST_CASED + 1))
+    return np.array([ord(c) if len(c) == 1 else code for code, c in enumerate(lower)], dtype=np.uint32)
+
+
+def fold(codes: Codes) -> npt.NDArray[np.uint32]:
+    """Code points in lower case."""
+    wide = codes.astype(np.uint32)
+    cased = np.flatnonzero(wide <= _LAST_CASED)
+    wide[cased] = _folded()[wide[cased]]
+    return wide
+
+
+@cache
+def _powers(n: int) -> U64:
+    return np.multiply.accumulate(np.full(n, word("word hash") | np.uint64(1), dtype=np.uint64))
+
+
+@cache
+def _values() -> U64:
+    """A random value for each of the first 0x10000 code points."""
+    return keys("character", np.arange(0x10000, dtype=np.uint64))
+
+
+def word_hashes(codes: Codes, lengths: Ints) -> U64:
+    """A 64-bit hash of each word: their code points one after the other, and their lengths (K,), none 0.
+
+    A polynomial in a random base over random values of the characters; a false match among 10^5 words has
+    probability about 10^-14.
+    """
+    if not lengths.size:
+        return np.empty(0, dtype=np.uint64)
+    starts = np.cumsum(lengths) - lengths
+    powers = _powers(1 << int(lengths.max()).bit_length())
+    value = _values()[codes] if codes.dtype == np.uint8 or codes.max() < 0x10000 else keys("character", codes)
+    value = value * powers[np.arange(codes.size) - np.repeat(starts, lengths)]
+    return np.add.reduceat(value, starts)
+
+
+@dataclass(frozen=True, eq=False)
+class HashIndex:
+    """From hashes to the numbers of the words that were put in; open addressing, looked up in rounds over arrays."""
+
+    slots: U64
+    numbers: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, hashes: U64) -> HashIndex:
+        """`hashes[i]` is found as i; of equal hashes, the last."""
+        bits = max(4, int(hashes.size * 2).bit_length())
+        slots = np.zeros(1 << bits, dtype=np.uint64)
+        numbers = np.full(1 << bits, -1, dtype=np.int32)
+        unique, last = np.unique(hashes[::-1], return_index=True)
+        waiting, value = unique, (hashes.size - 1 - last).astype(np.int32)
+        at = (waiting >> np.uint64(64 - bits)).astype(np.int64)
+        while waiting.size:
+            empty = np.flatnonzero(numbers[at] < 0)
+            slots[at[empty]], numbers[at[empty]] = waiting[empty], value[empty]  # of several for a slot, one wins
+            lost = slots[at] != waiting
+            waiting, value, at = waiting[lost], value[lost], (at[lost] + 1) & ((1 << bits) - 1)
+        return cls(slots, numbers)
+
+    def find(self, hashes: U64) -> Ints:
+        """The number of each word, -1 for an unknown one, (K,)."""
+        mask = self.slots.size - 1
+        at = (hashes >> np.uint64(64 - mask.bit_length())).astype(np.int64)
+        found = self.numbers[at].astype(np.int64)
+        pending = np.flatnonzero((found >= 0) & (self.slots[at] != hashes))
+        while pending.size:
+            at[pending] = (at[pending] + 1) & mask
+            found[pending] = self.numbers[at[pending]]
+            pending = pending[(found[pending] >= 0) & (self.slots[at[pending]] != hashes[pending])]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class WordSet:
+    """Membership of words, upper case or lower."""
+
+    index: HashIndex
+
+    @classmethod
+    def of(cls, words: list[str]) -> WordSet:
+        codes = np.array([ord(c) for w in words for c in w.lower()], dtype=np.uint32)
+        return cls(HashIndex.of(word_hashes(codes, np.array([len(w.lower()) for w in words], dtype=np.int64))))
+
+    def holds(self, codes: Codes, lengths: Ints) -> Bools:
+        return self.index.find(word_hashes(fold(codes), lengths)) >= 0

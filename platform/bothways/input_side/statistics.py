@@ -1,0 +1,83 @@
+"""What the training rows say about words: counts and inverse document frequencies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bothways.input_side.lookup import HashIndex, word_hashes
+from bothways.input_side.protection import negators_and_numbers
+from bothways.seeding import F64, U64, below
+from bothways.text import Codes, Ints, Segmentation, TextBatch, decoded, ragged
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """The vocabulary of V words (case kept) of N training rows; picklable.
+
+    `codes`, `offsets` (V + 1,): the words' code points. `hashes` (V,). `counts` (V,): how often each occurs.
+    `idf` (V,): log(N / rows that hold it). Negators and numbers are not in it: to sample one would change the label.
+    """
+
+    codes: Codes
+    offsets: Ints
+    hashes: U64
+    counts: Ints
+    idf: F64
+    rows: int
+
+    @classmethod
+    def of(cls, texts: Sequence[str], segmentation: Segmentation = "character") -> Statistics:
+        """Counts the words of training texts."""
+        batch = TextBatch.from_texts(texts, None, segmentation)
+        tokens = np.flatnonzero(batch.is_word & ~negators_and_numbers(batch))
+        hashes, first, which, counts = np.unique(
+            word_hashes(*batch.words(tokens)), return_index=True, return_inverse=True, return_counts=True
+        )
+        seen = np.unique(which.astype(np.int64) * max(1, len(batch)) + batch.rows_of(tokens)) // max(1, len(batch))
+        codes, lengths = batch.words(tokens[first])
+        return cls(
+            codes=codes,
+            offsets=np.append(0, np.cumsum(lengths)),
+            hashes=hashes,
+            counts=counts.astype(np.int64),
+            idf=np.log(len(batch) / np.bincount(seen, minlength=hashes.size)),
+            rows=len(batch),
+        )
+
+    def __len__(self) -> int:
+        return int(self.counts.size)
+
+    @cached_property
+    def index(self) -> HashIndex:
+        return HashIndex.of(self.hashes)
+
+    @cached_property
+    def unigrams(self) -> Ints:
+        """Cumulative counts: what a draw of a word in proportion to its frequency searches."""
+        return np.cumsum(self.counts)
+
+    @cached_property
+    def uninformative(self) -> Ints:
+        """Cumulative weights max S - S(w), S(w) = count(w) idf(w): UDA's sampling of words that say little."""
+        score = self.counts * self.idf
+        weight = score.max() - score if len(self) else score
+        total = weight.sum()
+        share = weight / total if total > 0 else np.full(len(self), 1.0 / max(1, len(self)))
+        return np.asarray(np.ceil(np.cumsum(share) * 2.0**31), dtype=np.int64)
+
+    def sample(self, bits: U64, cumulative: Ints) -> Ints:
+        """A word for each 64 random bits, in proportion to the weights that `cumulative` adds up."""
+        return np.searchsorted(cumulative, below(bits, int(cumulative[-1])), side="right")
+
+    def words(self, numbers: Ints) -> tuple[Codes, Ints]:
+        """The code points of these words, one after the other, and their lengths."""
+        lengths = self.offsets[numbers + 1] - self.offsets[numbers]
+        return self.codes[ragged(self.offsets[numbers], lengths)], lengths
+
+    def vocabulary(self) -> list[str]:
+        """The words as strings, for people and tests."""
+        return [decoded(self.codes[a:b]) for a, b in zip(self.offsets[:-1], self.offsets[1:], strict=True)]

@@ -1,0 +1,130 @@
+"""A thesaurus ready for whole batches: words found by hash, candidates picked and spelled as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bothways.input_side.lookup import HashIndex, fold, word_hashes
+from bothways.input_side.protection import NEGATORS, NEGATORS_ZH
+from bothways.lexicons import SynonymTable, synonyms
+from bothways.seeding import U64, below
+from bothways.text import IDEOGRAPH, Bools, Codes, Ints, TextBatch, ragged
+
+_LONGEST_ZH = 4  # characters: 99 % of the thesaurus
+_FUNCTION_WORDS = (  # EDA replaces none of these; most have a homograph in WordNet (he: helium, do: the musical note)
+    "a about above after again all along although am among an and any are as at back be because been before being "
+    "below between both but by can could did do does doing done down during each either else ever every few for "
+    "from further get go goes going got had has have having he her here hers herself him himself his how however "
+    "i if in into is it its itself just less let like many may me might mine more most much must my myself now of "
+    "off on once one only or other our ours out over own same say she should since so some such than that the "
+    "their theirs them themselves then there these they this those through thus to too two under until up upon us "
+    "very was we well were what when where which while who whom whose why will with would yet you your yours "
+    "yourself"
+)
+
+
+class Matches(NamedTuple):
+    """K words of a batch that the thesaurus knows: the first token of each, its tokens (1, but for a Chinese word
+    read character by character), and its number in the thesaurus."""
+
+    tokens: Ints
+    spans: Ints
+    numbers: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Thesaurus:
+    """`codes`, `spelling` (n + 1,): the words' code points. `offsets` (n + 1,), `candidates` (m,): CSR.
+    `refused` (n,): negators, which no word may become."""
+
+    index: HashIndex
+    codes: npt.NDArray[np.uint32]
+    spelling: Ints
+    offsets: Ints
+    candidates: npt.NDArray[np.int32]
+    refused: Bools
+
+    @classmethod
+    def of(cls, table: SynonymTable) -> Thesaurus:
+        width = max(1, table.words.dtype.itemsize // 4)
+        matrix = np.ascontiguousarray(table.words).view(np.uint32).reshape(-1, width)
+        lengths = np.count_nonzero(matrix, axis=1).astype(np.int64)
+        codes = matrix[matrix != 0]
+        chinese = matrix[:, 0] >= 0x3400  # a single character is seldom a word of its own
+        usable = (np.diff(table.offsets) > 0) & (~chinese | (lengths > 1)) & ~np.isin(table.words, _stop_words())
+        known = np.flatnonzero(usable)
+        words = ragged(np.cumsum(lengths)[known] - lengths[known], lengths[known])
+        index = HashIndex.of(word_hashes(fold(codes[words]), lengths[known]))
+        index = HashIndex(index.slots, np.where(index.numbers < 0, -1, known[index.numbers]).astype(np.int32))
+        return cls(
+            index=index,
+            codes=codes,
+            spelling=np.append(0, np.cumsum(lengths)),
+            offsets=np.asarray(table.offsets),
+            candidates=np.asarray(table.candidates),
+            refused=np.isin(table.words, NEGATORS) | np.array([any(c in NEGATORS_ZH for c in w) for w in table.words]),
+        )
+
+    def match(self, batch: TextBatch, tokens: Ints) -> Matches:
+        """Which of `tokens` (sorted) begin a known word whose tokens are all free; the longest, none overlapping."""
+        spans = np.ones(tokens.size, dtype=np.int64)
+        numbers = self.index.find(_hashes(batch, tokens[:, None]))
+        chinese = batch.kinds[tokens] == IDEOGRAPH
+        if chinese.any():
+            inner = batch.free & (batch.kinds == IDEOGRAPH) & (batch.lengths[:, 0] == 0)
+            for n in range(2, _LONGEST_ZH + 1):
+                last = np.minimum(tokens + n - 1, batch.kinds.size - 1)
+                chinese &= inner[last]
+                some = np.flatnonzero(chinese)
+                found = self.index.find(_hashes(batch, tokens[some, None] + np.arange(n)))
+                longer = some[found >= 0]
+                spans[longer], numbers[longer] = n, found[found >= 0]
+        hit = np.flatnonzero(numbers >= 0)
+        tokens, spans, numbers = tokens[hit], spans[hit], numbers[hit]
+        if hit.size and spans.max() > 1:
+            ends = np.maximum.accumulate(tokens + spans)
+            clear = np.append(True, tokens[1:] >= ends[:-1])
+            tokens, spans, numbers = tokens[clear], spans[clear], numbers[clear]
+        return Matches(tokens, spans, numbers)
+
+    def pick(self, numbers: Ints, bits: U64) -> Ints:
+        """One candidate for each word, uniformly; -1 where it is refused."""
+        first = self.offsets[numbers]
+        picked = self.candidates[first + below(bits, self.offsets[numbers + 1] - first)].astype(np.int64)
+        return np.where(self.refused[picked], -1, picked)
+
+    def spelled(self, numbers: Ints) -> tuple[Codes, Ints]:
+        """The code points of these words, one after the other, and their lengths."""
+        lengths = self.spelling[numbers + 1] - self.spelling[numbers]
+        return self.codes[ragged(self.spelling[numbers], lengths)], lengths
+
+
+def _hashes(batch: TextBatch, tokens: Ints) -> U64:
+    """Hashes of words of n tokens each, `tokens` (K, n)."""
+    codes, lengths = batch.words(tokens.reshape(-1))
+    return word_hashes(fold(codes), lengths.reshape(tokens.shape).sum(axis=1))
+
+
+def _stop_words() -> list[str]:
+    words = _FUNCTION_WORDS.split()
+    return words + [w.capitalize() for w in words] + [w.upper() for w in words]
+
+
+@cache
+def thesaurus(language: str) -> Thesaurus:
+    """The language's thesaurus, built once per process."""
+    return Thesaurus.of(synonyms(language))
+
+
+def capitalised_like(originals: Codes, codes: Codes, lengths: Ints) -> Codes:
+    """`codes` of words with the first letter raised where the original's first letter (K,) is upper-case."""
+    first = np.cumsum(lengths) - lengths
+    raised = first[(fold(originals) != originals) & (codes[first] >= ord("a")) & (codes[first] <= ord("z"))]
+    codes = codes.copy()
+    codes[raised] -= ord("a") - ord("A")
+    return codes

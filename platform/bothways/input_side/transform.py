@@ -1,0 +1,116 @@
+"""What every member of the input side is: a component that reads a batch of texts and returns a changed one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+
+from bothways.config import Language, Protect
+from bothways.errors import UserError
+from bothways.input_side.protection import protect
+from bothways.input_side.statistics import Statistics
+from bothways.registry import TRANSFORMS, Component
+from bothways.seeding import F64, U64, below, keys, streams
+from bothways.text import Bools, Ints, Segmentation, TextBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputContext:
+    """What a transform may know besides its batch.
+
+    `slot`: the transform's place in the policy; it enters every draw. `statistics`: of the training rows, or None.
+    `strength`: float (R,) in [0, 1], multiplies each row's magnitude; 0 leaves the row alone. None stands for ones.
+    """
+
+    language: Language = "en"
+    slot: str = ""
+    statistics: Statistics | None = None
+    protect: Protect = field(default_factory=Protect)
+    segmentation: Segmentation = "character"
+    strength: F64 | None = None
+
+    def read(self, texts: Sequence[str], row_keys: U64) -> TextBatch:
+        """Segments texts and marks their protected words."""
+        return protect(TextBatch.from_texts(texts, row_keys, self.segmentation), self.protect)
+
+    def row_keys(self, batch: TextBatch, purpose: str = "") -> U64:
+        """This transform's own 64-bit key for each row, (R,)."""
+        return keys(batch.keys, self.slot, purpose)
+
+    def active(self, batch: TextBatch) -> Ints:
+        """The rows this transform may change."""
+        return np.arange(len(batch)) if self.strength is None else np.flatnonzero(self.strength > 0)
+
+    def vocabulary(self, name: str) -> Statistics:
+        """The statistics, which the transform `name` cannot do without. Raises `UserError` when there are none."""
+        if self.statistics is None or not len(self.statistics):
+            raise UserError(f"{name} takes words from the training rows, and they have none")
+        return self.statistics
+
+    def rewritten(self, batch: TextBatch, texts: Sequence[str]) -> TextBatch:
+        """The batch with whole texts replaced (for methods that work on strings); a blank result is refused, and
+        rows that stayed equal stay the originals."""
+        before = batch.texts()
+        after = [new if new.strip() else old for new, old in zip(texts, before, strict=True)]
+        if after == before:
+            return batch
+        return self.read(after, batch.keys)
+
+
+class Transform(Component):
+    """A change of what the model reads.
+
+    The result of a row depends on its key, the slot and the row's text only: never on the batch around it. No text
+    becomes empty; protected words survive; with the `neutral` knobs every text stays what it was.
+    `train_only`: an augmentation, never applied at evaluation. `languages`: those it can read.
+    """
+
+    train_only: ClassVar[bool] = True
+    languages: ClassVar[tuple[str, ...]] = ("en", "zh")
+
+    @abstractmethod
+    def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch: ...
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random numbers of a batch's tokens.
+
+    `bits`: uint64 (T,), 64 random bits per token. `taken`: bool (T,), the tokens that were drawn.
+    """
+
+    bits: U64
+    taken: Bools
+
+
+_ONE = 2.0**53
+
+
+def draw(batch: TextBatch, context: InputContext, p: float | F64, among: Bools | None = None) -> Draw:
+    """Draws each free word (or each token of `among`) with probability `p` (one, or one per token) times its row's
+    strength."""
+    bits = streams(context.row_keys(batch), batch.sizes)
+    if context.strength is not None:
+        p = np.repeat(context.strength, batch.sizes) * p
+    taken = (bits >> np.uint64(11)) < np.ceil(np.multiply(p, _ONE)).astype(np.uint64)
+    taken &= batch.free if among is None else among
+    return Draw(bits, taken)
+
+
+def again(bits: U64, purpose: str) -> U64:
+    """Fresh 64 bits from each of `bits`, independent of them and of every other `purpose`."""
+    return keys(bits, purpose)
+
+
+def mixture(batch: TextBatch, context: InputContext, operations: Sequence[str], p: float) -> TextBatch:
+    """Applies to each row one of the named transforms, drawn uniformly, at magnitude `p` (times its strength)."""
+    which = below(context.row_keys(batch, "operation"), len(operations))
+    strength = np.ones(len(batch)) if context.strength is None else context.strength
+    for i, name in enumerate(operations):
+        transform = TRANSFORMS.build({"name": name, "p": p})
+        batch = transform(batch, replace(context, slot=f"{context.slot}/{i}.{name}", strength=strength * (which == i)))
+    return batch

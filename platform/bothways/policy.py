@@ -1,0 +1,112 @@
+"""What a model reads, made from labelled rows: reconstruction for all, one sub-policy per augmented copy.
+
+A policy is a list of sub-policies, a sub-policy a list of operations in order, each with a probability: AutoAugment's
+language (Cubuk et al. 2019), for text as in Text AutoAugment (Ren et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bothways.config import InputSide, Language, Operation
+from bothways.errors import UserError
+from bothways.input_side.statistics import Statistics
+from bothways.input_side.transform import InputContext, Transform
+from bothways.seeding import U64, below, keys, uniforms
+from bothways.text import Segmentation, TextBatch
+
+_CHUNK = 1024
+"""Rows worked on at once: the arrays of as many sentences stay in a core's cache."""
+
+
+def statistics(train: pa.Table, language: str, segmentation: Segmentation = "character") -> Statistics:
+    """Word counts of the training rows, text and pair together. `train`: columns `text` and `pair` (null when single).
+
+    Words are segmented alike in every language; `language` is part of the signature for lexicons that are not.
+    """
+    columns = (train.column(name).to_pylist() for name in ("text", "pair") if name in train.column_names)
+    return Statistics.of([text for text in chain.from_iterable(columns) if text is not None], segmentation)
+
+
+def read(views: pa.Table, *, side: InputSide, language: Language, seed: int, statistics: Statistics | None) -> pa.Table:
+    """The views with `text` and `pair` as the model shall read them; same rows, order and other columns.
+
+    `views`: columns id, text, pair, label, epoch, copy. Copy 0 is the original and is reconstructed only; so is
+    everything in epoch -1 (evaluation). A row's result depends on (seed, epoch, id, copy, column, place in the policy)
+    and on its text. Raises `UserError` when a transform cannot read the language or lacks what it needs.
+    """
+    check(side, language)
+    context = InputContext(
+        language=language, statistics=statistics, protect=side.protect, segmentation=side.segmentation
+    )
+    epoch, copy, row_id = (_integers(views, name) for name in ("epoch", "copy", "id"))
+    augmented = (copy > 0) & (epoch >= 0) & bool(side.augment.policy)
+    row_keys = keys(seed, epoch, row_id, copy) if len(views) else np.empty(0, dtype=np.uint64)
+    drawn = np.where(augmented, below(keys(row_keys, "sub-policy"), max(1, len(side.augment.policy))), -1)
+    todo = np.arange(len(views)) if side.reconstruct else np.flatnonzero(augmented)
+    for name in ("text", "pair"):
+        if name in views.column_names and todo.size:
+            column = views.column(name)
+            changed = _column(column, todo, drawn, keys(row_keys, name), side, context)
+            views = views.set_column(views.column_names.index(name), name, pa.array(changed, type=column.type))
+    return views
+
+
+def check(side: InputSide, language: str) -> None:
+    """Raises `UserError` when a transform of this side cannot read the language."""
+    operations = (operation.transform for operation in chain.from_iterable(side.augment.policy))
+    for transform in chain(side.reconstruct, operations):
+        if language not in transform.languages:
+            raise UserError(f"{transform.name} reads {', '.join(transform.languages)}, but the data is {language!r}")
+
+
+def _integers(views: pa.Table, name: str) -> npt.NDArray[np.int64]:
+    return np.asarray(views.column(name).to_numpy(), dtype=np.int64)
+
+
+def _column(
+    column: pa.ChunkedArray,
+    todo: npt.NDArray[np.int64],
+    drawn: npt.NDArray[np.int64],
+    row_keys: U64,
+    side: InputSide,
+    context: InputContext,
+) -> list[str | None]:
+    """One text column with the rows `todo` changed: grouped by sub-policy, in chunks. Nulls stay."""
+    result: list[str | None] = column.to_pylist()
+    todo = todo[[result[row] is not None for row in todo.tolist()]]
+    order = todo[np.argsort(drawn[todo], kind="stable")]
+    for number in np.unique(drawn[todo]).tolist():
+        group = order[drawn[order] == number]
+        operations = side.augment.policy[number] if number >= 0 else ()
+        for start in range(0, group.size, _CHUNK):
+            rows = group[start : start + _CHUNK]
+            texts = [result[row] or "" for row in rows.tolist()]
+            batch = context.read(texts, row_keys[rows])
+            batch = _reconstructed(batch, side.reconstruct, context)
+            changed = augment(batch, operations, context, number).texts()
+            for row, text in zip(rows.tolist(), changed, strict=True):
+                result[row] = text
+    return result
+
+
+def _reconstructed(batch: TextBatch, transforms: Sequence[Transform], context: InputContext) -> TextBatch:
+    for place, transform in enumerate(transforms):
+        batch = transform(batch, replace(context, slot=f"reconstruct/{place}"))
+    return batch
+
+
+def augment(batch: TextBatch, operations: Sequence[Operation], context: InputContext, number: int = 0) -> TextBatch:
+    """Applies a sub-policy's operations in order, each to a row with its probability. `number`: the sub-policy's."""
+    for place, operation in enumerate(operations):
+        slot = f"augment/{number}/{place}"
+        applied = uniforms(batch.keys, slot) < operation.probability if operation.probability < 1 else None
+        strength = None if applied is None else applied.astype(np.float64)
+        batch = operation.transform(batch, replace(context, slot=slot, strength=strength))
+    return batch
