@@ -51,7 +51,8 @@ def complaints(error: ValidationError, data: Any, where: Callable[[Path], str], 
     for raw, item in _flat(error):
         path = _written(data, raw, may_lack=item["type"] == _MISSING)
         if item["type"] in _EXPECTED:
-            expected.setdefault(path, []).append(_EXPECTED[item["type"]].format(**item.get("ctx", {})))
+            limits = {k: f"{v:g}" if isinstance(v, float) else v for k, v in item.get("ctx", {}).items()}
+            expected.setdefault(path, []).append(_EXPECTED[item["type"]].format(**limits))
         else:
             found.setdefault(path, (item["type"], _sentence(item, data, path, root)))
     for path, wanted in expected.items():
