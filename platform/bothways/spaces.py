@@ -53,7 +53,12 @@ class Space:
         for knob, point in self._probes(base.spec()):
             self._try(base, point, knob, problems)
         for index, first in enumerate(self.start):
-            self._check_start(first, f"{self.places['start']}: start point {index + 1}", problems)
+            try:
+                _check_start(self, first)
+                apply(base, first)
+            except UserError as error:
+                place = f"{self.places['start']}: start point {index + 1}"
+                problems.setdefault(place, f"{place}: {str(error).splitlines()[0]}")
         if not problems:
             try:
                 _refuse_change(apply(base, self.first_points(base)[0]), self)
@@ -184,14 +189,6 @@ class Space:
             if len(problems) > before:  # what is wrong with one knob must not hide what is wrong with another
                 self._try(base, point, probed, problems)
 
-    def _check_start(self, point: Point, place: str, problems: dict[str, str]) -> None:
-        for knob in self.knobs:
-            if knob.path in point and not all(p in point for p in knob.when):
-                missing = next(p for p in knob.when if p not in point)
-                problems.setdefault(place, f"{place}: {knob.path} depends on {missing}: give it a value too")
-            elif knob.path in point and not knob.asked(point):
-                problems.setdefault(place, f"{place}: {knob.path} is not asked there: its `when` does not hold")
-
 
 def suggest(trial: TrialLike, space: Space) -> dict[str, Any]:
     """Ask `trial` for a value of every knob whose conditions hold. Parameter names are the dotted paths."""
@@ -274,6 +271,16 @@ def _wrong_points(document: Document, knobs: Mapping[str, Knob]) -> Iterator[str
                 yield f"{place}: {shown(path)} is no knob of this space, {did_you_mean(path, knobs)}"
             elif not knobs[path].holds(value):
                 yield f"{place}: {path} = {shown(value)} is outside its domain ({knobs[path].domain()})"
+
+
+def _check_start(space: Space, point: Point) -> None:
+    """A first point may leave knobs to the searcher, but not those that its own knobs depend on."""
+    for knob in space.knobs:
+        if knob.path in point and not knob.asked(point):
+            missing = [path for path in knob.when if path not in point]
+            if missing:
+                raise UserError(f"{knob.path} depends on {missing[0]}: give it a value too")
+            raise UserError(f"{knob.path} is not asked there: its `when` does not hold")
 
 
 def _refuse_change(experiment: Experiment, space: Space) -> None:

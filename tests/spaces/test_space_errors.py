@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from bothways import spaces, yaml_io
@@ -126,26 +127,47 @@ def test_a_base_that_augments_needs_a_control_that_does_not(tmp_path: Path) -> N
     assert "changes the text with random_swap" in complaint(tmp_path, "optim.lr: [1e-4, 2e-4]", base)
 
 
-word = st.sampled_from(
-    [NAME, "optim.lr", "seed", "input.augment.n_aug", "output.objectives.0.alpha", "x", "optim", "", "."]
-)
 scalar = st.sampled_from(["rdrop", "cross_entropy", 0, 1, 2, 0.5, -1, 1e-4, float("nan"), True, None, "../x", "✨"])
 values = st.lists(scalar, max_size=3)
-when = st.dictionaries(word, scalar | values, max_size=2)
-kinds = st.sampled_from(["choices", "float", "log", "int", "int_log", "lgo"])
-knob = (
-    values
-    | scalar
-    | st.builds(lambda kind, v, w: {kind: v} | ({"when": w} if w else {}), kinds, values | scalar, when | scalar)
+
+
+def spaces_of(word: st.SearchStrategy[str], knob: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    point = st.dictionaries(word, scalar, max_size=2)
+    ends = st.fixed_dictionaries({}, optional={"control": point, "start": st.lists(point | scalar, max_size=2)})
+    return st.builds(lambda knobs, first: knobs | first, st.dictionaries(word, knob, min_size=1, max_size=4), ends)
+
+
+any_word = st.sampled_from([NAME, "optim.lr", "output.objectives.0.alpha", "x", "optim", "", "."])
+any_when = st.dictionaries(any_word, scalar | values, max_size=2)
+any_kind = st.sampled_from(["choices", "float", "log", "int", "int_log", "lgo"])
+any_knob = st.builds(lambda kind, v, w: {kind: v, "when": w}, any_kind, values | scalar, any_when | scalar)
+wild = spaces_of(any_word, values | scalar | any_knob)
+
+domains: dict[str, list[Any]] = {  # some of each go beyond what the config takes
+    NAME: [{"choices": ["cross_entropy", "rdrop"]}, {"choices": ["cross_entropy", "label_smoothing", "rdrop"]}],
+    "output.objectives.0.alpha": [{}, {"log": [0.1, 5]}, {"float": [-1, 1]}],
+    "optim.lr": [{"log": [1e-5, 1e-3]}, {"float": [0, 1e-3]}, {"choices": [1e-4, 3e-4]}, {"int": [1, 2]}],
+    "optim.warmup": [{"float": [0, 0.5]}, {"float": [0, 2]}],
+    "optim.steps": [{"int": [5, 200]}, {"choices": [1, 5, 200]}, {"float": [5, 200]}],
+    "seed": [{"int": [0, 3]}, {"choices": [0, 1]}, {"int_log": [1, 3]}],
+}
+conditions = st.sampled_from([{}, {}, {NAME: "rdrop"}, {"optim.steps": [5, 200]}, {"seed": 1}])
+likely = st.fixed_dictionaries(
+    {NAME: st.sampled_from(domains[NAME])},
+    optional={
+        path: st.builds(
+            lambda domain, when: domain | {"when": when},
+            st.sampled_from(options),
+            st.just({NAME: "rdrop"}) if path.endswith("alpha") else conditions,
+        )
+        for path, options in domains.items()
+        if path != NAME
+    },
 )
-point = st.dictionaries(word, scalar, max_size=2)
-space = st.fixed_dictionaries(
-    {}, optional={"control": point | scalar, "start": st.lists(point | scalar, max_size=2) | scalar}
-).flatmap(lambda ends: st.dictionaries(word, knob, max_size=4).map(lambda knobs: knobs | ends))
 
 
-@given(space)
-@settings(max_examples=250, deadline=None)
+@given(st.one_of(wild, likely, likely))
+@settings(max_examples=200, deadline=None)
 def test_any_space_is_sound_or_refused(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]) -> None:
     file = tmp_path_factory.getbasetemp() / "space.yaml"
     file.write_text(yaml_io.dump(data), encoding="utf-8")
@@ -154,6 +176,21 @@ def test_any_space_is_sound_or_refused(tmp_path_factory: pytest.TempPathFactory,
         found.check(BASE)
     except UserError:
         return
+    event("sound")
     assert found.size()
     for first in found.first_points(BASE):
         spaces.apply(BASE, first)
+    spaces.apply(BASE, spaces.suggest(Highest(), found))
+
+
+class Highest:
+    """A trial that takes the last of everything: if a space is sound, its far corner is a valid experiment too."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: Any = None, log: bool = False) -> float:
+        return high
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        return high
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return choices[-1]
