@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,10 @@ class Import:
         return f"{self.module}:{self.line} imports {self.target}"
 
 
+def called(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
 def literal(argument: ast.expr) -> str:
     """The module a call names: `"a.b"` → a.b, `f"a.{x}"` → a, anything computed → ?."""
     head = argument.values[0] if isinstance(argument, ast.JoinedStr) else argument
@@ -62,7 +67,8 @@ def literal(argument: ast.expr) -> str:
     return str(head.value) if head is argument else str(head.value).rpartition(".")[0] or "?"
 
 
-def imports(source: str, module: str, is_package: bool = False) -> Iterator[Import]:
+@cache
+def imports(source: str, module: str, is_package: bool = False) -> tuple[Import, ...]:
     """Every import of a module, in functions too, except those under `if TYPE_CHECKING:`, which never run.
 
     A literal `import_module("x")` or `__import__("x")` counts; one whose argument is computed has target `?`.
@@ -83,13 +89,13 @@ def imports(source: str, module: str, is_package: bool = False) -> Iterator[Impo
                 base = ".".join([*parents[: len(parents) + is_package - node.level], *filter(None, [base])])
             for alias in node.names:
                 yield Import(module=module, target=f"{base}.{alias.name}", line=node.lineno, at_top=at_top)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}:
+        elif isinstance(node, ast.Call) and called(node.func) in {"import_module", "__import__"}:
             yield Import(module=module, target=literal(node.args[0]), line=node.lineno, at_top=at_top)
         inside = at_top and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
             yield from visit(child, inside)
 
-    yield from visit(ast.parse(source), True)
+    return tuple(visit(ast.parse(source), True))
 
 
 def part(module: str) -> str:
