@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 from enum import StrEnum
@@ -29,9 +28,9 @@ def schema(kind: Annotated[Kind, typer.Argument(help="Which file.")] = Kind.pipe
 
 def pipeline_schema() -> dict[str, Any]:
     """A pipeline's schema in which every component is one of the members of its family."""
-    found = copy.deepcopy(skeleton())
-    definitions = found["$defs"]
-    found = _expanded(found, definitions)
+    members: dict[str, Any] = {}
+    found = _expanded(skeleton(), members)
+    found["$defs"] |= members
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
