@@ -30,7 +30,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  echo "bothways needs Python 3.11 or newer, and '$(PYTHON)' is not: make setup PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(if $(filter system,$(TORCH)),--system-site-packages) $(VENV)
 	$(if $(filter system,$(TORCH)),grep -v '^torch==',cat) constraints.txt > $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[zh,dev]'
+	@echo "installing what $(VENV) needs: about 2 GB, some minutes"
+	$(BIN)/python -m pip install -qq --constraint $(VENV)/constraints.txt --editable '.[zh,dev]'
 	@touch $@
 
 tune: $(VENV)/.installed ## search both sides jointly: PIPELINE=pipelines/sentiment.yaml ARGS="key=value …"
