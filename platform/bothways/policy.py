@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from bothways.config import InputSide, Language, Operation
 from bothways.errors import UserError
-from bothways.input_side.statistics import Statistics
+from bothways.input_side.statistics import Statistics as Statistics
 from bothways.input_side.transform import InputContext, Transform
 from bothways.seeding import U64, below, keys, uniforms
 from bothways.text import Segmentation, TextBatch
