@@ -27,27 +27,9 @@ from bothways.trial import Trial, Workspace
 GOOD = ["good", "great", "lovely"]
 BAD = ["bad", "awful", "dull"]
 OTHER = [
-    "the",
-    "a",
-    "film",
-    "story",
-    "actor",
-    "scene",
-    "plot",
-    "it",
-    "was",
-    "is",
-    "and",
-    "with",
-    "very",
-    "quite",
-    "one",
-    "not",
-    "music",
-    "end",
-    "start",
-    "line",
-]
+    "the", "a", "film", "story", "actor", "scene", "plot", "it", "was", "is",
+    "and", "with", "very", "quite", "one", "not", "music", "end", "start", "line",
+]  # fmt: skip
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 UNSEEN = [f"unseen{number}" for number in range(200)]  # rows of the embedding that no text touches
 LABELS = ("negative", "positive")
@@ -111,7 +93,7 @@ def rows(count: int, seed: int, first_id: int = 0, paired: bool = False) -> pa.T
         words.insert(int(draw.integers(0, len(words))), str(draw.choice(GOOD if label else BAD)))
         return " ".join(words)
 
-    signals = [sentence(label) for label in labels]
+    signals = [sentence(label) for label in labels.tolist()]
     neutral = [" ".join(draw.choice(OTHER, 4)) for _ in labels]
     return pa.table(
         {

@@ -73,6 +73,11 @@ def evaluation_views(rows: pa.Table) -> pa.Table:
     return _views(rows, zeros + EVALUATION, zeros)
 
 
+def evaluation_side(side: InputSide) -> InputSide | None:
+    """What of an input side applies to rows that are evaluated or served; None when that is nothing."""
+    return side.model_copy(update={"augment": Augment()}) if side.reconstruct else None
+
+
 def plan(lengths: I64, augment: Augment, *, batch_size: int, steps: int, seed: int) -> Plan:
     """The order of training: epochs over all (row, copy) in random order, rows of like length together in a batch.
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import torch
 
 from bothways import batching, models
-from bothways.config import InputSide
 from bothways.errors import UserError
 from bothways.training import ModelForward, predictions
 
@@ -39,12 +38,11 @@ class Predictor:
         self.labels = about.labels
         self.paired = about.paired
         experiment = about.experiment
-        side = InputSide(reconstruct=experiment.input.reconstruct, protect=experiment.input.protect)
         self._encode = batching.Encode(
             tokenizer_path=self._bundle.path,
             max_length=experiment.model.max_length,
             paired=self.paired,
-            side=side if side.reconstruct else None,
+            side=batching.evaluation_side(experiment.input),
             language=experiment.data.language,
             seed=experiment.seed,
         )

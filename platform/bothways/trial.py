@@ -109,6 +109,8 @@ class Trial:
         self._workspace = workspace
         self._directory = directory
         self._stored: dict[str, torch.Tensor] | None = None
+        self._progress: training.Progress | None = None
+        policy.check(experiment.input, experiment.data.language)
         self._paired = dataset.train["pair"].null_count < dataset.train.num_rows
         seed = seeding.integer(experiment.seed, "trial", collective.rank)
         random.seed(seed)
@@ -144,6 +146,7 @@ class Trial:
         self._state = None
         with closing(progresses):  # type: ignore[type-var]
             for progress in progresses:
+                self._progress = progress
                 now = time.monotonic()
                 report = Report(
                     step=progress.step,
@@ -152,8 +155,8 @@ class Trial:
                     seconds=before + now - began,
                 )
                 self.history.append(report)
-                if self._collective.rank == 0 and (now - saved_at) * CHECKPOINT_SHARE >= saving:
-                    self._checkpoint(progress)
+                if (now - saved_at) * CHECKPOINT_SHARE >= saving:
+                    self.checkpoint()
                     saved_at = time.monotonic()
                     saving = saved_at - now
                 yield report
@@ -188,8 +191,8 @@ class Trial:
         if side is not None and side.augment.policy:
             language = experiment.data.language
             statistics = self._workspace.remember(
-                ("statistics", self._dataset.digest, language),
-                lambda: policy.statistics(self._dataset.train, language),
+                ("statistics", self._dataset.digest, language, side.segmentation),
+                lambda: policy.statistics(self._dataset.train, language, side.segmentation),
             )
         return batching.Encode(
             tokenizer_path=self._bundle.path,
@@ -213,8 +216,7 @@ class Trial:
     def _evaluation_batches(self, split: str) -> tuple[list[Batch], batching.I64]:
         """This worker's rows of a split in batches of like length, and each row's position in the split."""
         experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
-        reconstruct = experiment.input.reconstruct
-        side = InputSide(reconstruct=reconstruct, protect=experiment.input.protect) if reconstruct else None
+        side = batching.evaluation_side(experiment.input)
 
         def make() -> tuple[list[Batch], batching.I64]:
             table: pa.Table = getattr(self._dataset, split)
@@ -281,7 +283,11 @@ class Trial:
         if self._collective.rank == 0:
             shutil.rmtree(self._directory / "checkpoints", ignore_errors=True)
 
-    def _checkpoint(self, progress: training.Progress) -> None:
+    def checkpoint(self) -> None:
+        """Write a checkpoint of the last report. Call it while `reports` waits at that report, on any worker."""
+        progress = self._progress
+        if self._collective.rank > 0 or progress is None:
+            return
         state = {
             "experiment": self.experiment.digest,
             "data": self._dataset.digest,

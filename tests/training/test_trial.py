@@ -36,7 +36,16 @@ BOTH_SIDES = {
             {"name": "adversarial", "method": "pgd", "steps": 2, "init_mag": 0.3, "max_norm": 0.5},
         ],
     },
-    "input": {"augment": {"n_aug": 1}},
+    "input": {
+        "reconstruct": [{"name": "normalize"}],
+        "augment": {
+            "n_aug": 2,
+            "policy": [
+                [{"name": "random_swap", "p": 0.5}],
+                [{"name": "random_deletion", "p": 0.3}, {"name": "random_substitution", "p": 0.3, "probability": 0.5}],
+            ],
+        },
+    },
     "optim": {"steps": 20, "evaluate_every": 5, "patience": 10},
 }
 

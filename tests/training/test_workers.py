@@ -1,0 +1,104 @@
+"""Two workers under DDP, without Ray: real processes, the gloo backend, a file to meet at."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from bothways import models
+from bothways.config import Experiment
+from bothways.edges.local import execute
+from bothways.trial import Scored, Trial, Workspace
+from tests import tiny
+
+ARMS: dict[str, dict[str, Any]] = {
+    "joint": {
+        "output": {
+            "objectives": [
+                {"name": "label_smoothing", "epsilon": 0.1, "augmented_only": True},
+                {"name": "rdrop", "alpha": 1.0, "weight": 0.5},
+                {"name": "adversarial", "method": "pgd", "steps": 2, "max_norm": 0.5},
+            ]
+        },
+        "input": {"augment": {"n_aug": 1, "policy": [[{"name": "random_swap", "p": 0.5}]]}},
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "patience": 5},
+    },
+    "frozen": {"output": {"trainable": {"name": "last_n", "n": 1}}, "optim": {"steps": 6, "evaluate_every": 3}},
+}
+
+
+class Gloo:
+    """A `Collective` over the default process group."""
+
+    def __init__(self) -> None:
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        return nn.parallel.DistributedDataParallel(model)
+
+    def sum(self, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def ddp_worker(rank: int, world: int, spec: str, directory: Path, answers: Any) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{directory}/meet", rank=rank, world_size=world)
+    workspace, found = Workspace(), []
+    for name in ("first", "again"):  # the second trial meets a warm process
+        what = Experiment(**json.loads(spec))
+        trial = Trial(
+            what,
+            tiny.dataset(),
+            collective=Gloo(),
+            execute=execute,
+            workspace=workspace,
+            directory=directory / name,
+        )
+        last = [report.metrics for report in trial.reports()][-1]
+        weights = workspace.model(what.model.source, tiny.LABELS).module.state_dict()
+        found.append((models.digest(weights), {k: v.numpy().copy() for k, v in weights.items()}, dict(last)))
+        scored = trial.score_test()
+        trial.save()
+    answers.put((rank, found, scored))
+    dist.destroy_process_group()
+
+
+def workers(world: int, spec: str, directory: Path) -> list[tuple[list[Any], Scored]]:
+    """What each rank found."""
+    directory.mkdir()
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    processes = [context.Process(target=ddp_worker, args=(r, world, spec, directory, answers)) for r in range(world)]
+    for process in processes:
+        process.start()
+    found = sorted((answers.get(timeout=100) for _ in processes), key=lambda answer: answer[0])
+    for process in processes:
+        process.join(timeout=30)
+        assert process.exitcode == 0
+    return [answer[1:] for answer in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ARMS)
+def test_two_workers_train_the_same_model_as_one(arm: str, tmp_path: Path) -> None:
+    spec = json.dumps(tiny.experiment(model={"dropout": 0.0}, **ARMS[arm]).spec())
+    ((alone, alone_scored),) = workers(1, spec, tmp_path / "one")
+    (left, scored), (right, scored_right) = workers(2, spec, tmp_path / "two")
+    assert left[0][0] == right[0][0] == left[1][0] == right[1][0]  # both ranks; fresh and warm
+    for name, value in alone[0][1].items():
+        assert abs(value - left[0][1][name]).max() < 1e-5, name
+    for name, value in alone[0][2].items():
+        if not name.startswith("time/"):
+            assert left[0][2][name] == right[0][2][name] == pytest.approx(value, abs=1e-5), name
+    assert scored == scored_right
+    assert scored.hits == alone_scored.hits
+    assert (tmp_path / "two" / "again" / "model" / "weights.safetensors").exists()
