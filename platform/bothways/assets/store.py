@@ -140,7 +140,9 @@ def _snapshot(source: str) -> Path:
     from huggingface_hub import snapshot_download  # seconds to import, and only these sources need it
 
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=_MODEL_FILES))
+        return Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=_MODEL_FILES, local_files_only=offline())
+        )
     except Exception as error:  # the library has a dozen kinds; each means the same to the user
         raise UserError(
             f"{source} cannot be had: {one_line(error)}; check the name, the network and HF_HUB_OFFLINE, "

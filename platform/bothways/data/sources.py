@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 from bothways.assets import asset, resolve
+from bothways.assets.packages import offline
 from bothways.data.reading import Columns, Record, names, records
 from bothways.errors import UserError, one_line
 
@@ -61,9 +62,11 @@ def _hub(source: str, columns: Columns) -> dict[str, Iterator[Record]]:
 
 def hub_dataset(name: str, subset: str | None, revision: str | None) -> dict[str, Any]:
     """Split name → `datasets.Dataset`."""
-    from datasets import load_dataset  # a second to import, and only these sources need it
+    from datasets import DownloadConfig, load_dataset  # a second to import, and only these sources need it
 
-    return dict(load_dataset(name, subset, revision=revision))
+    return dict(
+        load_dataset(name, subset, revision=revision, download_config=DownloadConfig(local_files_only=offline()))
+    )
 
 
 def _unlabelled(rows: Any, columns: Columns) -> bool:

@@ -1,0 +1,63 @@
+"""Real assets and hub datasets arrive with their own splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bothways.config import Data, Splits
+from bothways.data import load, sources
+from bothways.data.checking import check
+from bothways.data.reading import Columns
+from tests.data.writing import labelled
+
+
+def test_rotten_tomatoes_is_divided_after_its_56_repetitions_are_gone() -> None:
+    splits = Splits(train=300, selection=400, test=1000)
+    dataset = load(Data(source="asset:rotten_tomatoes", splits=splits))
+    assert (dataset.train.num_rows, dataset.selection.num_rows, dataset.test.num_rows) == (300, 400, 1000)
+    assert dataset.labels == ("fresh", "rotten")
+    assert any("repeat another row: 56" in note for note in dataset.notes)
+    assert any("of 12,752 rows; 11,052 unused" in note for note in dataset.notes)
+    # 7,403 of 12,808 reviews are fresh: 578 of 1,000.
+    assert abs(dataset.test["label"].to_pylist().count(0) - 578) <= 1
+
+
+def test_reuters_r8_keeps_its_own_test_split() -> None:
+    dataset = load(Data(source="asset:reuters_r8", dedup="keep"))
+    assert dataset.test.num_rows == 2189
+    assert dataset.train.num_rows + dataset.selection.num_rows == 5485
+    assert dataset.labels == ("acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade")
+    dropped = load(Data(source="asset:reuters_r8"))
+    assert dropped.test.num_rows == 2176  # 13 of the published rows repeat another
+    train = set(dropped.train["text"].to_pylist()) | set(dropped.selection["text"].to_pylist())
+    assert not train & set(dropped.test["text"].to_pylist())
+
+
+def test_an_asset_serves_as_the_test_source_of_a_file(tmp_path: Path) -> None:
+    rows = [(text, "acq" if i % 2 else "earn") for i, (text, _) in enumerate(labelled(40))]
+    pq.write_table(pa.table({"text": [t for t, _ in rows], "label": [c for _, c in rows]}), tmp_path / "a.parquet")
+    dataset = load(Data(source=str(tmp_path / "a.parquet"), test_source="asset:reuters_r8", max_bad_rows=0.5))
+    assert dataset.test.num_rows > 1500
+    assert dataset.labels == ("acq", "earn")
+
+
+def test_hub_datasets_arrive_with_the_names_of_their_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features(
+        {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+    )
+    for split, labels in {"train": [0, 1, -1], "validation": [1, 0], "test": [-1, -1]}.items():
+        rows = {"sentence": [f"{split} {i}" for i in range(len(labels))], "label": labels}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    found = sources.hub_dataset(str(tmp_path), None, None)
+    columns = Columns("sentence", None, "label")
+    assert sources._unlabelled(found["test"], columns) and not sources._unlabelled(found["train"], columns)
+    rows = check("hub", sources._hub_records("hub", found["train"], columns))
+    assert (rows.texts, rows.labels) == (["train 0", "train 1"], ["neg", "pos"])
+    assert [(item.line, item.reason) for item in rows.rejected] == [(3, "missing label")]
