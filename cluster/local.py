@@ -307,7 +307,7 @@ def followed(client: JobSubmissionClient, submission_id: str) -> int:
     except KeyboardInterrupt:
         say(f"\nthe job runs on. Follow: {again} follow {submission_id}   Stop: {again} stop {submission_id}")
         return 130
-    say(f"job {submission_id}: {'succeeded' if code == 0 else f'failed, exit code {code}'}")
+    say(f"job {submission_id}: {'succeeded' if code == 0 else f'ended with exit code {code}'}")
     return code
 
 

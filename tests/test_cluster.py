@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -150,6 +151,28 @@ def test_a_job_that_fails_gives_its_exit_code(cluster: Path) -> None:
     done = local(cluster, "submit", "--entrypoint", "echo so far; exit 7", "any.yaml")
     assert done.returncode == 7
     assert "so far" in done.stdout
+
+
+@pytest.mark.ray
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(cluster: Path) -> None:
+    command = [sys.executable, str(ROOT / "cluster" / "local.py"), "--directory", str(cluster), "submit"]
+    with subprocess.Popen(
+        [*command, "--id", "endless", "--entrypoint", "echo started; sleep 600", "any.yaml"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as following:
+        assert following.stdout
+        assert any(line.startswith("started") for line in following.stdout), "the log ended before the job began"
+        following.send_signal(signal.SIGINT)
+        rest = following.stdout.read()
+        assert following.wait(timeout=30) == 130
+    assert "the job runs on" in rest and "stop endless" in rest
+    assert local(cluster, "stop", "endless").returncode == 0
+    ended = local(cluster, "follow", "endless")
+    assert ended.returncode == 1
+    assert "stopped" in ended.stdout
+    refused(local(cluster, "stop", "endless"), 2, "already ended")
+    refused(local(cluster, "stop", "unknown"), 2, "no job 'unknown'")
 
 
 @pytest.mark.ray
