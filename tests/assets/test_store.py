@@ -256,6 +256,26 @@ def test_a_hub_name_resolves_to_its_cached_snapshot(tmp_path: Path, monkeypatch:
     assert assets.resolve(f"hf:some-org/some-model@{commit}") == snapshot
 
 
+def test_progress_is_measured_while_files_come_and_go(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            (tmp_path / "deep" / "er").mkdir(parents=True)
+            (tmp_path / "deep" / "er" / "file").write_bytes(b"12345")
+            shutil.rmtree(tmp_path / "deep")
+
+    (tmp_path / "kept").write_bytes(b"123")
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        sizes = {packages._size(tmp_path) for _ in range(500)}
+    finally:
+        stop.set()
+        thread.join()
+    assert sizes <= {3, 8}
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [

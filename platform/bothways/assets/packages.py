@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from bothways.assets.files import flush, fresh_folder, lock, sha256
@@ -116,10 +117,10 @@ def _reason(output: str) -> str:
 
 
 def _size(folder: Path) -> int:
+    """Bytes under a folder in which the client makes and removes files meanwhile (`os.walk` passes over those gone)."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # the client has just moved it
-            continue
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with suppress(FileNotFoundError):
+                total += (Path(parent) / name).stat().st_size
     return total
