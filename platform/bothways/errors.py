@@ -34,7 +34,7 @@ def one_line(error: BaseException) -> str:
     return (prefix + text)[:300]
 
 
-class InterruptedByUser(UserError):
+class UserInterruptError(UserError):
     """Ctrl-C or SIGTERM. The exit code is 128 + the signal's number, as a shell has it."""
 
     def __init__(self, message: str, number: int) -> None:

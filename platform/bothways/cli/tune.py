@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from bothways.errors import InterruptedByUser
+from bothways.errors import UserInterruptError
 
 
 def tune(
@@ -42,7 +42,7 @@ def tune(
             result = sweep.tune(plan, view)
     except KeyboardInterrupt as interrupt:
         again = " ".join(["bothways tune", str(pipeline), *(overrides or []), "--resume"])
-        raise InterruptedByUser(
+        raise UserInterruptError(
             f"interrupted; everything so far is kept. Go on with: {again}",
             signal.SIGTERM if interrupt.args else signal.SIGINT,
         ) from None
@@ -60,6 +60,7 @@ def quiet_ray() -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: the lanes end first

@@ -211,6 +211,8 @@ class MlflowTracker:
         )
 
     def _end(self, trial_id: str, status: str, model_dir: str, error: str) -> None:
+        if trial_id not in self._runs:  # it was stopped while it waited in the queue
+            return
         run_id = self._runs[trial_id]
         if model_dir:
             self._log_model(run_id, Path(model_dir), name="model")

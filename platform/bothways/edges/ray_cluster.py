@@ -11,7 +11,7 @@ import ray
 from bothways.config import Run
 from bothways.edges.hub import Hub
 
-HEADROOM = 0.25
+HEADROOM = 1 / 3
 """Share of a CPU-only cluster that lanes leave to the transforms of Ray Data."""
 
 HubActor = ray.remote(num_cpus=0, max_concurrency=1000)(Hub)
@@ -19,19 +19,24 @@ HubActor = ray.remote(num_cpus=0, max_concurrency=1000)(Hub)
 
 
 def start_ray(run: Run) -> None:
-    """Connect to `run.address` (or RAY_ADDRESS), else start Ray in this process' own local cluster.
-
-    A local cluster gets half as many CPUs again as there are cores: the lanes take the cores, transforms the rest;
-    they alternate in practice, and without the surplus Ray would never schedule a transform beside a full set of lanes.
-    """
+    """Connect to `run.address` (or RAY_ADDRESS), else start Ray in this process' own local cluster."""
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     address = run.address or os.environ.get("RAY_ADDRESS")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address and address != "local":
         ray.init(address=address, **common)
     else:
-        cores = os.cpu_count() or 1
-        ray.init(address="local", num_cpus=cores + max(1, cores // 2), include_dashboard=False, **common)
+        ray.init(address="local", num_cpus=logical_cpus(), include_dashboard=False, **common)
+
+
+def logical_cpus() -> int:
+    """CPUs to declare for a one-machine cluster: half as many again as it has cores.
+
+    Lanes take the cores, transforms the rest. They alternate in practice; without the surplus Ray would never schedule
+    a transform beside a full set of lanes.
+    """
+    cores = os.cpu_count() or 1
+    return cores + max(2, cores // 2)
 
 
 def lane_count(run: Run) -> int:
@@ -43,7 +48,7 @@ def lane_count(run: Run) -> int:
     if gpus:
         return max(1, int(have["GPU"] / (gpus * run.workers)))
     cpus = have.get("CPU", 1.0) * (1 - HEADROOM)
-    return max(1, int(cpus / (run.cpus_per_worker * run.workers)))
+    return max(1, int(cpus / (run.cpus_per_worker * run.workers) + 1e-9))
 
 
 def gpus_per_worker(run: Run) -> float:

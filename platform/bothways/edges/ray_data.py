@@ -40,7 +40,8 @@ class RayExecute:
         if views.num_rows == 0:
             return
         blocks = [views.slice(start, self.block_rows) for start in range(0, views.num_rows, self.block_rows)]
-        encoded = ray.data.from_arrow(blocks).map_batches(
+        # Not from_arrow: its tasks ask for a whole CPU each, only to count rows, and lanes may leave less than that.
+        encoded = ray.data.from_blocks(blocks).map_batches(
             encode, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS, zero_copy_batch=True
         )
         yield from encoded.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=2)

@@ -159,7 +159,7 @@ class _Stall:
 
     def __call__(self, why: str) -> None:
         self._why = why
-        ray.get(self._hub.close.remote(why))
+        ray.get(self._hub.close.remote("the sweep stalled"))
         if not self._over.wait(30):  # even Tune does not answer: only an interrupt gets the main thread back
             _thread.interrupt_main()
 
