@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from bothways.config import Language, Protect
-from bothways.errors import UserError
+from bothways.errors import UserError, did_you_mean
 from bothways.input_side.protection import protect
 from bothways.input_side.statistics import Statistics
 from bothways.registry import TRANSFORMS, Component
@@ -104,6 +105,16 @@ def draw(batch: TextBatch, context: InputContext, p: float | F64, among: Bools |
 def again(bits: U64, purpose: str) -> U64:
     """Fresh 64 bits from each of `bits`, independent of them and of every other `purpose`."""
     return keys(bits, purpose)
+
+
+def _is_transform(name: str) -> str:
+    if name not in TRANSFORMS.names():
+        raise ValueError(f"unknown transform {name!r}: {did_you_mean(name, TRANSFORMS.names())}")
+    return name
+
+
+Operations = Annotated[tuple[Annotated[str, AfterValidator(_is_transform)], ...], Field(min_length=1)]
+"""Names of transforms that have a `p`."""
 
 
 def mixture(batch: TextBatch, context: InputContext, operations: Sequence[str], p: float) -> TextBatch:

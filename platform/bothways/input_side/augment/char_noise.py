@@ -8,6 +8,7 @@ one that fits its script. The kinds are nlpaug's (Ma 2019); combining marks stay
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -62,12 +63,19 @@ def _look_alikes() -> _Table:
 
 
 def _characters(table: SynonymTable) -> _Table:
+    words: list[str] = table.words.tolist()
+    bounds, candidates = table.offsets.tolist(), table.candidates.tolist()
     rows = {
-        str(w): "".join(o for o in table.of(str(w)) if len(o) == 1 and ord(o) < 0x10000 and o not in NEGATORS_ZH)
-        for w in table.words
-        if len(w) == 1 and ord(w) < 0x10000
+        word: "".join(other for other in (words[i] for i in candidates[a:b]) if _is_safe(other))
+        for word, (a, b) in zip(words, pairwise(bounds), strict=True)
+        if _is_safe(word)
     }
-    return _table({w: others for w, others in rows.items() if others})
+    return _table({word: others for word, others in rows.items() if others})
+
+
+def _is_safe(word: str) -> bool:
+    """One character of the basic plane that negates nothing: no noise may make a negator of a homophone."""
+    return len(word) == 1 and word < "\U00010000" and word not in NEGATORS_ZH
 
 
 @cache

@@ -7,6 +7,7 @@ traditional → simplified Chinese (OpenCC), white space.
 from __future__ import annotations
 
 import html
+import re
 from functools import cache
 from typing import Any, ClassVar
 from unicodedata import is_normalized, normalize
@@ -16,6 +17,7 @@ from bothways.input_side.transform import InputContext, Transform
 from bothways.registry import TRANSFORMS
 from bothways.text import TextBatch
 
+_SURROGATE = re.compile("[\ud800-\udfff]")  # OpenCC reads UTF-8, which has none
 _HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
 
 
@@ -56,7 +58,7 @@ class Normalize(Transform):
                 text = normalize("NFKC", text)
             elif self.width:
                 text = text.translate(_HALF_WIDTH)
-            if self.simplified:
+            if self.simplified and not _SURROGATE.search(text):
                 text = _converter().convert(text)
         return " ".join(text.split()) if self.whitespace else text
 

@@ -1,0 +1,79 @@
+"""Texts and contexts shared by the tests of the input side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bothways.config import Protect
+from bothways.input_side.statistics import Statistics
+from bothways.input_side.transform import InputContext
+from bothways.seeding import keys
+
+_WORDS = {
+    "en": "the movie was a great surprise and its director tells one more story of love in an old city where people "
+    "laugh , cry and remember what they wo n't forget . truly moving film , with good actors and bad jokes !",
+    "zh": "这 部 电 影 的 导 演 讲 了 又 个 关 于 城 市 和 爱 情 故 事 演 员 好 看 但 是 结 尾 有 点 ， 。 ！ iPhone",
+}
+NEGATED = {
+    "en": [
+        "they do n't like this movie and it is not good",
+        "I won't watch it again , never",
+        "he cannot act without 3 scripts , nor can she",
+        "It wo n't work ; nothing isn't broken in 2021 .",
+        "Hardly a film . NO story , NOT even 1.5 stars",
+    ],
+    "zh": [
+        "这部电影一点也不好看，浪费时间",
+        "没有人喜欢它，也没什么可说的",
+        "这绝非佳作，别去看，无聊！",
+        "未能打动3个观众",
+    ],
+}
+
+
+def sentences(language: str, n: int = 90) -> list[str]:
+    """Seeded sentences of 1 to 30 words."""
+    generator = np.random.default_rng(7)
+    words, gap = _WORDS[language].split(), " " if language == "en" else ""
+    rows = [gap.join(generator.choice(words, size)) for size in generator.integers(1, 31, n)]
+    return rows + NEGATED[language] + ["", " ", "!!!", "one"]
+
+
+@pytest.fixture(scope="session", params=["en", "zh"])
+def language(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def texts(language: str) -> list[str]:
+    return sentences(language)
+
+
+@pytest.fixture(scope="session")
+def context(language: str, texts: list[str]) -> InputContext:
+    return InputContext(language=language, slot="augment/0/0", statistics=Statistics.of(texts), protect=Protect())
+
+
+@pytest.fixture(scope="session")
+def row_keys(texts: list[str]) -> np.ndarray:
+    return keys(3, "row", np.arange(len(texts), dtype=np.uint64))
+
+
+@pytest.fixture(scope="session")
+def real_texts() -> Callable[[], list[str]]:
+    """1,000 sentences of SST-2 and TREC; skips, saying why, where the shared benchmark data is not."""
+
+    def load() -> list[str]:
+        folder = Path(__file__).parents[3] / "shared" / "data"
+        files = [folder / name / "train.tsv" for name in ("sst2", "trec")]
+        if not all(file.exists() for file in files):
+            pytest.skip(f"the benchmark texts of {', '.join(f.parent.name for f in files)} are not beside the project")
+        return [
+            line.partition("\t")[2] for file in files for line in file.read_text(encoding="utf-8").splitlines()[:500]
+        ]
+
+    return load

@@ -1,0 +1,187 @@
+"""The contract of every transform there is, in English and Chinese."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bothways.input_side.transform import InputContext, Transform
+from bothways.registry import TRANSFORMS
+from bothways.seeding import keys
+from bothways.text import TextBatch
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in TRANSFORMS.names()),
+    ("random_insertion", {"insert": "synonym"}),
+    ("random_insertion", {"insert": "vocabulary"}),
+    ("random_substitution", {"weighting": "tfidf"}),
+    ("char_noise", {"kinds": ("swap", "homophone", "glyph")}),
+    ("nlpaug", {"augmenter": "char.KeyboardAug", "arguments": {}}),
+    ("normalize", {"simplified": True}),
+]
+HAVE_P = [(name, knobs) for name, knobs in VARIANTS if "p" in TRANSFORMS.get(name).model_fields]
+HOSTILE = st.text(st.characters(codec=None), max_size=12) | st.text("ab1'- 不好😀\u0301\u200d\ud800\n,", max_size=12)
+
+
+def name_of(value: Any) -> str | None:
+    return value if isinstance(value, str) else "-".join(map(str, value.values())) if value else ""
+
+
+def build(name: str, knobs: dict[str, Any], p: float | None = None) -> Transform:
+    cls = TRANSFORMS.get(name)
+    extra = {"p": p} if p is not None and "p" in cls.model_fields else {}
+    transform: Transform = cls(**knobs, **extra)
+    return transform
+
+
+def apply(transform: Transform, texts: list[str], row_keys: Any, context: InputContext) -> list[str]:
+    return transform(context.read(texts, row_keys), context).texts()
+
+
+every_transform = pytest.mark.parametrize(("name", "knobs"), VARIANTS, ids=name_of)
+every_strength = pytest.mark.parametrize(("name", "knobs"), HAVE_P, ids=name_of)
+
+
+@every_transform
+def test_result_is_the_same_for_1_2_and_8_blocks_and_in_any_order(
+    name: str, knobs: dict[str, Any], texts: list[str], row_keys: Any, context: InputContext
+) -> None:
+    transform = build(name, knobs, 0.3)
+    whole = apply(transform, texts, row_keys, context)
+    for blocks in (2, 8):
+        parts = np.array_split(np.arange(len(texts)), blocks)
+        assert whole == [t for p in parts for t in apply(transform, [texts[i] for i in p], row_keys[p], context)]
+    order = np.random.default_rng(0).permutation(len(texts))
+    shuffled = apply(transform, [texts[i] for i in order], row_keys[order], context)
+    assert [whole[i] for i in order] == shuffled
+
+
+@every_transform
+def test_no_text_becomes_empty_and_no_row_is_lost(
+    name: str, knobs: dict[str, Any], texts: list[str], row_keys: Any, context: InputContext
+) -> None:
+    result = apply(build(name, knobs, 1.0), texts, row_keys, context)
+    assert len(result) == len(texts)
+    assert all(after.strip() for before, after in zip(texts, result, strict=True) if before.strip())
+
+
+@every_transform
+def test_neutral_knobs_change_no_byte(
+    name: str, knobs: dict[str, Any], texts: list[str], row_keys: Any, context: InputContext
+) -> None:
+    cls = TRANSFORMS.get(name)
+    if not cls.neutral and name != "identity":
+        assert name == "nlpaug"  # what nlpaug's augmenters do at rest is theirs to say
+        return
+    assert apply(cls(**(knobs | cls.neutral)), texts, row_keys, context) == texts
+
+
+def test_neutral_knobs_change_no_byte_of_real_sentences(real_texts: Any, context: InputContext) -> None:
+    texts = real_texts()
+    row_keys = keys(np.arange(len(texts)))
+    for name in TRANSFORMS.names():
+        cls = TRANSFORMS.get(name)
+        if cls.neutral:
+            assert apply(cls(**cls.neutral), texts, row_keys, context) == texts, name
+
+
+@every_transform
+def test_a_row_of_strength_0_stays_as_it_is(
+    name: str, knobs: dict[str, Any], texts: list[str], row_keys: Any, context: InputContext
+) -> None:
+    strength = (np.arange(len(texts)) % 2).astype(np.float64)
+    result = apply(build(name, knobs, 0.5), texts, row_keys, replace(context, strength=strength))
+    assert result[::2] == texts[::2]
+
+
+@every_transform
+def test_pickling_keeps_the_behaviour(
+    name: str, knobs: dict[str, Any], texts: list[str], row_keys: Any, context: InputContext
+) -> None:
+    transform, same_context = pickle.loads(pickle.dumps((build(name, knobs, 0.3), context)))
+    assert transform.spec() == build(name, knobs, 0.3).spec() == TRANSFORMS.build(transform.spec()).spec()
+    assert apply(transform, texts[:40], row_keys[:40], same_context) == apply(
+        build(name, knobs, 0.3), texts[:40], row_keys[:40], context
+    )
+
+
+@every_strength
+def test_protected_words_are_never_lost(
+    name: str, knobs: dict[str, Any], texts: list[str], row_keys: Any, context: InputContext
+) -> None:
+    before = context.read(texts, row_keys)
+    assert before.protected.sum() > 20
+    after = build(name, knobs, 0.3)(before, context)
+    assert protected_words(before) == protected_words(after)
+    for text, needed, words in zip(
+        after.texts(), protected_words(before), context.read(after.texts(), row_keys).tokens(), strict=True
+    ):
+        assert not Counter(needed) - Counter(words), text
+
+
+def protected_words(batch: TextBatch) -> list[list[str]]:
+    """Of every row, in order."""
+    masks = np.split(batch.protected, batch.offsets[1:-1])
+    return [
+        [word for word, kept in zip(words, mask, strict=False) if kept]
+        for words, mask in zip(batch.tokens(), masks, strict=True)
+    ]
+
+
+@every_strength
+def test_change_grows_with_p(
+    name: str, knobs: dict[str, Any], texts: list[str], row_keys: Any, context: InputContext
+) -> None:
+    changed = [
+        sum(a != b for a, b in zip(apply(build(name, knobs, p), texts, row_keys, context), texts, strict=True))
+        for p in (0.02, 0.2, 0.8)
+    ]
+    assert changed == sorted(changed)
+    assert changed[2] > max(changed[0], 0.3 * len(texts))
+
+
+@every_strength
+def test_another_key_or_slot_gives_another_result(
+    name: str, knobs: dict[str, Any], texts: list[str], row_keys: Any, context: InputContext
+) -> None:
+    transform = build(name, knobs, 0.5)
+    first = apply(transform, texts, row_keys, context)
+    assert first != apply(transform, texts, keys(row_keys, "other"), context)
+    assert first != apply(transform, texts, row_keys, replace(context, slot="augment/0/1"))
+
+
+@every_transform
+def test_the_global_generators_are_left_alone(
+    name: str, knobs: dict[str, Any], texts: list[str], row_keys: Any, context: InputContext
+) -> None:
+    random.seed(5)
+    np.random.seed(5)
+    apply(build(name, knobs, 0.3), texts, row_keys, context)
+    after = random.random(), np.random.rand()
+    random.seed(5)
+    np.random.seed(5)
+    assert after == (random.random(), np.random.rand())
+
+
+@every_transform
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(HOSTILE, max_size=5))
+def test_hostile_text_is_survived(name: str, knobs: dict[str, Any], context: InputContext, rows: list[str]) -> None:
+    row_keys = keys(np.arange(len(rows)))
+    if name == "nlpaug":
+        rows = [row for row in rows if row.isprintable()]  # nlpaug itself breaks on the rest
+        row_keys = row_keys[: len(rows)]
+    result = apply(build(name, knobs, 0.7), rows, row_keys, context)
+    assert len(result) == len(rows)
+    for before, after in zip(rows, result, strict=True):
+        assert bool(after.strip()) >= bool(before.strip())
+        if not any(0xD800 <= ord(c) < 0xE000 for c in before):
+            after.encode()  # no lone surrogate came in
