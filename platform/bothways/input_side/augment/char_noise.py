@@ -23,6 +23,7 @@ from bothways.seeding import below
 from bothways.text import IDEOGRAPH, LETTER, MARK, Bools, Ints, TextBatch, classes_of, ragged
 
 _ROWS = ("1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")  # each half a key to the right of the one above
+_MOST = 16  # homophones of a character: the common ones, which come first, are what people type
 _LOOK_ALIKES = "0oODQ 1lIi 2zZ 5sS 6bG 8B3 9gq ce uv vy nh mn ft PR EF MN UV ao4 kx rn"
 Kind = Literal["keyboard", "ocr", "swap", "insert", "delete", "homophone", "glyph"]
 _LATIN: tuple[Kind, ...] = ("keyboard", "ocr", "swap", "insert", "delete")
@@ -66,7 +67,7 @@ def _characters(table: SynonymTable) -> _Table:
     words: list[str] = table.words.tolist()
     bounds, candidates = table.offsets.tolist(), table.candidates.tolist()
     rows = {
-        word: "".join(other for other in (words[i] for i in candidates[a:b]) if _is_safe(other))
+        word: "".join(other for other in (words[i] for i in candidates[a : min(b, a + _MOST)]) if _is_safe(other))
         for word, (a, b) in zip(words, pairwise(bounds), strict=True)
         if _is_safe(word)
     }
