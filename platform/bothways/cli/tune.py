@@ -61,6 +61,7 @@ def quiet_ray() -> None:
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_TRAIN_V2_ENABLED": "1",
         "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables
+        "RAY_DEDUP_LOGS_SKIP_REGEX": "maximum expected startup concurrency",  # lanes ask for fractions of a CPU
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: the lanes end first

@@ -8,6 +8,7 @@ second of any.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import queue
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bothways import __version__
+from bothways import __version__, data
 from bothways.errors import UserError, one_line
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -131,9 +132,9 @@ class MlflowTracker:
         """A trial has ended as `finished`, `stopped` or `failed`; a finished one's model is logged."""
         self._queue.put(lambda: self._end(trial_id, status, model_dir, error))
 
-    def data(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
+    def data(self, name: str, dataset: data.Dataset, source: str) -> None:
         """The data set of the sweep, with our digest and its rows by split."""
-        self._queue.put(lambda: self._data(name, digest, source, rows))
+        self._queue.put(lambda: self._data(name, dataset, source))
 
     def artifact(self, path: str, text: str, trial_id: str = "") -> None:
         """A text file of the sweep, or of one trial."""
@@ -220,10 +221,22 @@ class MlflowTracker:
             self._client.set_tag(run_id, "error", error)
         self._client.set_terminated(run_id, STATUS[status])
 
-    def _data(self, name: str, digest: str, source: str, rows: Mapping[str, int]) -> None:
-        dataset = Dataset(name=name, digest=digest[:36], source_type="local", source=source, profile=str(dict(rows)))
-        tagged = DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
-        self._client.log_inputs(self._runs[""], [tagged])
+    def _data(self, name: str, dataset: data.Dataset, source: str) -> None:
+        rows = {split: getattr(dataset, split).num_rows for split in ("train", "selection", "test")}
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=f"{name}-{split}",
+                    digest=dataset.digest[:36],
+                    source_type="local",
+                    source=json.dumps({"uri": source}),
+                    profile=json.dumps({"num_rows": count}),
+                ),
+                [InputTag("mlflow.data.context", split)],
+            )
+            for split, count in rows.items()
+        ]
+        self._client.log_inputs(self._runs[""], inputs)
 
     def _log_model(self, run_id: str, model_dir: Path, *, name: str) -> Any:
         return Model.log(

@@ -95,11 +95,18 @@ def _lane(config: Mapping[str, Any]) -> None:
                 ray.get(hub.lane_failed.remote(lane, one_line(error)))
                 raise
             log.exception("trial %s failed", job.trial_id)
-            outcome = Outcome(trial_id=job.trial_id, status="failed", error=one_line(error))
+            outcome = Outcome(trial_id=job.trial_id, status="failed", error=one_line(_root(error)))
         if collective.rank == 0:
             ray.get(hub.finish.remote(lane, outcome))
         if config["cold"]:
             return
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that a task of Ray has wrapped: what a person wants to read."""
+    while inner := getattr(error, "cause", None) or error.__cause__:
+        error = inner
+    return error
 
 
 def _serve(job: Job, dataset: Any, workspace: Any, collective: DdpCollective, hub: Any) -> Outcome:

@@ -35,6 +35,7 @@ def train(pipeline: Pipeline, directory: Path, *, on_ray: bool, on_report: OnRep
         artifacts=storage / "mlartifacts",
         tags=git_tags(Path.cwd()) | {"bothways.data": dataset.digest},
     ) as tracker:
+        tracker.data(pipeline.name, dataset, pipeline.experiment.data.source)
         tracker.begin(name, name, pipeline.experiment.spec(), {})
 
         def record(report: Report) -> None:

@@ -68,7 +68,6 @@ class Plan:
     pipeline: Pipeline
     search: Search
     space: spaces.Space
-    space_text: str
     directory: Path
     metric: str
     mode: Mode
@@ -87,7 +86,6 @@ def plan(pipeline: Pipeline, space_file: Path, *, resume: bool) -> Plan:
         pipeline=pipeline,
         search=pipeline.search,
         space=space,
-        space_text=space_file.read_text(encoding="utf-8"),
         directory=sweep_directory(Path(pipeline.run.storage).resolve(), pipeline.name, resume=resume),
         metric=f"selection/{pipeline.search.metric}",
         mode=direction[pipeline.search.metric],
@@ -101,6 +99,7 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
         record = Record.replay(directory / "events.jsonl")
         dataset = data.load(plan.pipeline.experiment.data, directory)
         tracker = stack.enter_context(_tracker(plan, dataset))
+        tracker.data(plan.pipeline.name, dataset, plan.pipeline.experiment.data.source)
         start_ray(run)
         stack.callback(ray.shutdown)
         hub = HubActor.remote(run.max_failures)
@@ -284,7 +283,7 @@ def _remember(plan: Plan, tracker: MlflowTracker, result: SweepResult, best: Tri
     augment = best.experiment["input"]["augment"]
     for path, text in {
         "pipeline.yaml": yaml_io.dump(plan.pipeline.model_dump(mode="json")),
-        "space.yaml": plan.space_text,
+        "space.yaml": plan.space.text,
         "best.yaml": yaml_io.dump(dict(best.experiment)),
         "policy.yaml": yaml_io.dump(dict(augment)),
         "result.md": report.markdown(result),
