@@ -46,7 +46,7 @@ BOTH_SIDES = {
             ],
         },
     },
-    "optim": {"steps": 20, "evaluate_every": 5, "patience": 10},
+    "optim": {"steps": 8, "evaluate_every": 2, "patience": 10},
 }
 
 
@@ -105,12 +105,12 @@ def test_a_resumed_trial_equals_an_uninterrupted_one_to_the_last_bit(tmp_path: P
 
     broken = tiny.trial(what, tmp_path / "broken", workspace)
     for report in broken.reports():
-        if report.step == 10:
+        if report.step == 4:
             break
     again = tiny.trial(what, tmp_path / "broken", Workspace())
-    assert [report.step for report in again.history] == [5, 10]
+    assert [report.step for report in again.history] == [2, 4]
     rest = list(again.reports())
-    assert [report.step for report in rest] == [15, 20]
+    assert [report.step for report in rest] == [6, 8]
     assert comparable(again.history) == expected
     assert digest(again._workspace) == end
 
@@ -120,13 +120,13 @@ def test_a_damaged_checkpoint_costs_steps_and_not_bits(tmp_path: Path, workspace
     expected = comparable(list(tiny.trial(what, tmp_path / "straight", workspace).reports()))
     end = digest(workspace)
     for report in tiny.trial(what, tmp_path / "broken", workspace).reports():
-        if report.step == 15:
+        if report.step == 6:
             break
     newest = max((tmp_path / "broken" / "checkpoints").iterdir())
     (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:-40])
     again = tiny.trial(what, tmp_path / "broken", workspace)
-    assert [report.step for report in again.history] == [5, 10]
-    assert "step-00000015 cannot be used" in again.notes[0]
+    assert [report.step for report in again.history] == [2, 4]
+    assert "step-00000006 cannot be used" in again.notes[0]
     list(again.reports())
     assert (comparable(again.history), digest(workspace)) == (expected, end)
 
@@ -138,6 +138,29 @@ def test_a_trial_that_had_ended_is_not_trained_again(tmp_path: Path, workspace: 
     again = tiny.trial(what, tmp_path, workspace)
     assert list(again.reports()) == []
     assert digest(workspace) == end
+
+
+def test_a_slow_disk_gets_fewer_checkpoints_but_one_whenever_asked(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bothways.trial.CHECKPOINT_SHARE", 1e-9)
+    trial = tiny.trial(tiny.experiment(), tmp_path, workspace)
+    reports = trial.reports()
+    for _ in range(3):
+        next(reports)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+    trial.checkpoint()
+    assert [report.step for report in tiny.trial(tiny.experiment(), tmp_path).history] == [5, 10, 15]
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_whoever_asks_for_bf16_hears_that_this_cpu_has_none(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, emulated: bool
+) -> None:
+    monkeypatch.setattr(Workspace, "bf16_is_emulated", emulated)
+    trial = tiny.trial(tiny.experiment(optim={"precision": "bf16"}), tmp_path, workspace)
+    assert any("bf16" in note for note in trial.notes) == emulated
+    assert tiny.trial(tiny.experiment(), tmp_path / "fp32", workspace).notes == []
 
 
 def test_a_directory_with_another_experiments_checkpoint_is_refused(tmp_path: Path, workspace: Workspace) -> None:
@@ -162,6 +185,7 @@ print(models.digest(workspace.model(what.model.source, tiny.LABELS).module.state
 """
 
 
+@pytest.mark.slow
 def test_the_third_trial_of_a_warm_process_equals_one_in_a_fresh_process(tmp_path: Path) -> None:
     what = tiny.experiment(**BOTH_SIDES)
     warm = Workspace()
