@@ -284,7 +284,8 @@ def down(options: argparse.Namespace) -> int:
     state = State.read(options.directory)
     if state is None:
         raise UserError("no cluster is up: nothing to end")
-    say(f"ended {clear(state, options.directory)} processes; none left. MLflow's store stays in {options.directory}")
+    say(f"ended {clear(state, options.directory)} processes; none left")
+    say(f'what was run stays: make ui ARGS="--storage {options.directory}"')
     return 0
 
 
@@ -332,6 +333,7 @@ def submit(options: argparse.Namespace) -> int:
             "PYTHONPATH": "platform",
             "PYTHONUNBUFFERED": "1",
             "MLFLOW_TRACKING_URI": state.mlflow,
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines a run, in the middle of the log
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(options.directory / "token"),
         },
