@@ -68,7 +68,8 @@ class View:
             row.loss = event.report.metrics.get("train/loss")
             self._say(f"{event.trial_id:<40} step {row.step:>5}/{row.steps} {self.metric} {_number(row.score)}")
         elif event.outcome is not None:
-            row.status, row.note = event.outcome.status, event.outcome.error or _test(event.outcome.test)
+            ended = event.outcome
+            row.status, row.note = ended.status, ended.error or _test(ended.test) or ended.note
             self._say(f"{event.trial_id:<40} {row.status} {row.note}".rstrip())
         row.seconds = event.at - row.began
 

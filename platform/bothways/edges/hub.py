@@ -40,7 +40,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a job ended. `error` is one line; `hits` tells for every test row whether it was right."""
+    """How a job ended. `hits` tells for every test row whether it was right; `error` and `note` are one line each."""
 
     trial_id: str
     status: Status
@@ -48,6 +48,7 @@ class Outcome:
     test: Mapping[str, float] = field(default_factory=dict)
     hits: tuple[bool, ...] = ()
     error: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

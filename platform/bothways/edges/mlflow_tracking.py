@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bothways import __version__, data
+from bothways import __version__
+from bothways.data import Dataset as LoadedData
 from bothways.errors import UserError, one_line
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -132,7 +133,7 @@ class MlflowTracker:
         """A trial has ended as `finished`, `stopped` or `failed`; a finished one's model is logged."""
         self._queue.put(lambda: self._end(trial_id, status, model_dir, error))
 
-    def data(self, name: str, dataset: data.Dataset, source: str) -> None:
+    def data(self, name: str, dataset: LoadedData, source: str) -> None:
         """The data set of the sweep, with our digest and its rows by split."""
         self._queue.put(lambda: self._data(name, dataset, source))
 
@@ -221,7 +222,7 @@ class MlflowTracker:
             self._client.set_tag(run_id, "error", error)
         self._client.set_terminated(run_id, STATUS[status])
 
-    def _data(self, name: str, dataset: data.Dataset, source: str) -> None:
+    def _data(self, name: str, dataset: LoadedData, source: str) -> None:
         rows = {split: getattr(dataset, split).num_rows for split in ("train", "selection", "test")}
         inputs = [
             DatasetInput(

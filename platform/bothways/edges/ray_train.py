@@ -119,12 +119,21 @@ def _serve(job: Job, dataset: Any, workspace: Any, collective: DdpCollective, hu
         workspace=workspace,
         directory=Path(job.directory),
     )
+    try:
+        return _train(run, job, collective, hub)
+    except trial.Diverged:
+        run.discard()
+        raise
+
+
+def _train(run: trial.Trial, job: Job, collective: DdpCollective, hub: Any) -> Outcome:
     for report in run.reports():
         said: Decision = ray.get(hub.report.remote(job.trial_id, report)) if collective.rank == 0 else "go"
         decision = collective.agree(said)
         if decision == "go" or report.step == report.steps:
             continue
-        if decision == "interrupt":  # its checkpoint stays, and is where the trial goes on
+        if decision == "interrupt":  # this is where the trial will go on
+            run.checkpoint()
             return Outcome(trial_id=job.trial_id, status="interrupted")
         run.discard()
         return Outcome(trial_id=job.trial_id, status="stopped")
@@ -136,6 +145,7 @@ def _serve(job: Job, dataset: Any, workspace: Any, collective: DdpCollective, hu
         model_dir=str(model_dir),
         test=scored.metrics if scored else {},
         hits=scored.hits if scored else (),
+        note="; ".join(run.notes),
     )
 
 

@@ -219,11 +219,11 @@ def _confirm(hub: Any, plan: Plan, arms: Sequence[TrialRecord]) -> dict[str, lis
     ids: dict[str, list[str]] = {}
     for k in range(plan.search.confirm_seeds):
         for name, arm in zip(("control", "found"), arms, strict=False):
-            experiment = Experiment(**arm.experiment)
-            seed = experiment.seed + FRESH + k
+            experiment = _again(Experiment(**arm.experiment), k)
+            seed = experiment.seed
             job = Job(
                 trial_id=f"{CONFIRM}-{name}-{seed}",
-                experiment=experiment.model_copy(update={"seed": seed}).spec(),
+                experiment=experiment.spec(),
                 directory=str(plan.directory / "trials" / f"{CONFIRM}-{name}-{seed}"),
                 knobs=arm.knobs,
                 lock_step=False,
@@ -236,6 +236,15 @@ def _confirm(hub: Any, plan: Plan, arms: Sequence[TrialRecord]) -> dict[str, lis
         if outcome.status != "finished":
             raise UserError(f"{trial_id} {outcome.status}: {outcome.error or 'it did not reach its last step'}")
     return ids
+
+
+def _again(experiment: Experiment, k: int) -> Experiment:
+    """The experiment with its k-th fresh seed. Nothing is selected here, so it looks at the selection rows only once,
+    unless it stops by them."""
+    optim = experiment.optim
+    if optim.patience is None:
+        optim = optim.model_copy(update={"evaluate_every": optim.steps})
+    return experiment.model_copy(update={"seed": experiment.seed + FRESH + k, "optim": optim})
 
 
 def _result(
