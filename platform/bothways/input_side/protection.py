@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bothways.config import Protect
 from bothways.input_side.lookup import WordSet
-from bothways.text import IDEOGRAPH, LETTER, Bools, Ints, TextBatch, decoded, ragged
+from bothways.text import Bools, Ints, TextBatch, decoded, spans
 
 _NEGATORS = (
     "not no never none nothing neither nor nobody nowhere cannot without hardly scarcely barely rarely seldom nope "
@@ -20,18 +22,50 @@ NEGATORS_ZH = "不没無无非未别別莫勿毋弗否甭休"
 NUMERALS_ZH = "〇零一二两兩三四五六七八九十百千万萬亿億"
 
 
-def _first_letters(words: tuple[str, ...]) -> Bools:
-    """Which of the first 256 code points begin one of these words; the last stands for all the others."""
-    table = np.zeros(256, dtype=bool)
-    for w in words:
-        for first in (w[0].lower(), w[0].upper()):
-            table[min(ord(first[0]), 255)] = True
-    return table
-
-
 @cache
-def _lexicon(words: tuple[str, ...]) -> tuple[WordSet, Bools, int]:
-    return WordSet.of(list(words)), _first_letters(words), max(map(len, words))
+def _lexicon(words: tuple[str, ...]) -> tuple[WordSet, Bools]:
+    """The words, and the shapes they have, (0x4000,)."""
+    variants = [variant for w in words for variant in (w.lower(), w.upper())]
+    first, last = (np.array([ord(w[at]) for w in variants]) for at in (0, -1))
+    shapes = np.zeros(0x4000, dtype=bool)
+    shapes[_shape(first, last, np.array([len(w) for w in variants]))] = True
+    return WordSet.of(list(words)), shapes
+
+
+def _shape(first: npt.NDArray[Any], last: npt.NDArray[Any], lengths: Ints) -> Ints:
+    """First letter, last letter and length in 14 bits: rules out nearly every word that is not listed. The low five
+    bits of a Latin letter do not depend on its case."""
+    shape = lengths & 15
+    for codes in (last, first):
+        shape <<= 5
+        shape |= codes & codes.dtype.type(31)
+    return shape
+
+
+def _among(batch: TextBatch, words: tuple[str, ...]) -> Ints:
+    """Words of the batch that are one of `words`, in any case."""
+    lexicon, shapes = _lexicon(words)
+    starts, stops = batch.starts[:, 1], batch.stops[:, 1]
+    shape = _shape(np.take(batch.codes, starts), np.take(batch.codes, stops - 1), stops - starts)
+    maybe = np.flatnonzero(np.take(shapes, shape) & batch.is_word)
+    return np.asarray(maybe[lexicon.holds(*batch.words(maybe))])
+
+
+def _at(batch: TextBatch, positions: Ints) -> Ints:
+    """The tokens at these positions of a batch fresh from `from_texts`."""
+    return np.searchsorted(batch.starts[:, 1], positions, side="right") - 1
+
+
+def _contractions(batch: TextBatch) -> Ints:
+    """Tokens that end in n't."""
+    codes = batch.codes
+    mark = codes == 0x27
+    if codes.dtype != np.uint8:
+        mark |= codes == 0x2019
+    at = np.flatnonzero(mark)
+    at = at[(codes[at - 1] | 32 == ord("n")) & (codes[np.minimum(at + 1, codes.size - 1)] | 32 == ord("t"))]
+    tokens = _at(batch, at)
+    return np.asarray(tokens[batch.stops[tokens, 1] == at + 2])
 
 
 @cache
@@ -41,58 +75,28 @@ def _is_listed(characters: str) -> Bools:
     return table
 
 
-def _among(batch: TextBatch, words: tuple[str, ...]) -> Ints:
-    """Tokens that are one of `words`, in any case. The first letter and the length rule out nearly all others."""
-    lexicon, first_letters, longest = _lexicon(words)
-    first = np.take(batch.codes, batch.starts[:, 1])
-    maybe = np.flatnonzero(first_letters[np.minimum(first, 255)])
-    maybe = maybe[(batch.lengths[maybe, 1] <= longest) & (batch.kinds[maybe] & 1 == 1)]
-    return np.asarray(maybe[lexicon.holds(*batch.words(maybe))])
-
-
-def _contractions(batch: TextBatch) -> Ints:
-    """Tokens that end in n't."""
-    ends = batch.starts[:, 1] + batch.lengths[:, 1]
-    maybe = np.flatnonzero((batch.lengths[:, 1] >= 3) & np.isin(np.take(batch.codes, ends - 1), _codes("tT")))
-    for back, letters in ((2, "'’"), (3, "nN")):
-        maybe = maybe[np.isin(batch.codes[ends[maybe] - back], _codes(letters))]
-    return maybe
-
-
-@cache
-def _codes(letters: str) -> tuple[int, ...]:
-    return tuple(map(ord, letters))
-
-
 def _holding(batch: TextBatch, characters: str) -> Ints:
     """Tokens that hold one of these Chinese characters."""
     if batch.codes.dtype == np.uint8:
         return np.empty(0, dtype=np.int64)
-    words = np.flatnonzero(batch.kinds == IDEOGRAPH)
-    codes, lengths = batch.words(words)
-    hits = _is_listed(characters)[np.minimum(codes, 0xFFFF)]
-    return words[np.repeat(np.arange(words.size), lengths)[hits]]
+    return _at(batch, np.flatnonzero(np.take(_is_listed(characters), batch.codes, mode="clip")))
 
 
-def _numbers(batch: TextBatch) -> Bools:
-    """Words that begin or end with a digit: 7, 3.5, 1990s, covid19."""
-    first = np.take(batch.codes, batch.starts[:, 1])
-    last = np.take(batch.codes, batch.starts[:, 1] + batch.lengths[:, 1] - 1)
-    digit = ((first >= 0x30) & (first <= 0x39)) | ((last >= 0x30) & (last <= 0x39))
-    return np.asarray(digit & (batch.kinds == LETTER))
+def _numbers(batch: TextBatch) -> Ints:
+    """Words that hold a digit: 7, 3.5, 1990s, covid19; and Chinese numerals."""
+    digits = _at(batch, np.flatnonzero(batch.codes - batch.codes.dtype.type(0x30) < 10))
+    return np.concatenate([digits, _holding(batch, NUMERALS_ZH)])
 
 
 def _phrases(batch: TextBatch, phrases: tuple[str, ...]) -> Ints:
     """Tokens that any occurrence of a phrase touches."""
     if not len(batch) or not phrases:
         return np.empty(0, dtype=np.int64)
-    text = decoded(batch.codes)
     pattern = "|".join(re.escape(phrase) for phrase in sorted(phrases, key=len, reverse=True))
-    spans = np.array([m.span() for m in re.finditer(pattern, text, re.IGNORECASE)], dtype=np.int64).reshape(-1, 2)
-    starts = batch.starts[:, 1]  # in the order of the text
-    first = np.searchsorted(starts + batch.lengths[:, 1], spans[:, 0], side="right")
-    stop = np.searchsorted(starts, spans[:, 1], side="left")
-    return ragged(first, np.maximum(stop - first, 0))
+    found = [match.span() for match in re.finditer(pattern, decoded(batch.codes), re.IGNORECASE)]
+    first, stop = np.array(found, dtype=np.int64).reshape(-1, 2).T
+    begin = np.searchsorted(batch.stops[:, 1], first, side="right")
+    return spans(begin, np.maximum(np.searchsorted(batch.starts[:, 1], stop), begin))
 
 
 def _negators(batch: TextBatch) -> Ints:
@@ -100,11 +104,8 @@ def _negators(batch: TextBatch) -> Ints:
 
 
 def negators_and_numbers(batch: TextBatch) -> Bools:
-    """Tokens that are negators or numbers, (T,)."""
-    found = _numbers(batch)
-    found[_negators(batch)] = True
-    found[_holding(batch, NUMERALS_ZH)] = True
-    return found
+    """Tokens that are negators or numbers, (T,), of a batch fresh from `from_texts`."""
+    return protect(batch, Protect()).protected
 
 
 @cache
@@ -122,12 +123,12 @@ def protect(batch: TextBatch, what: Protect) -> TextBatch:
     """
     marks = np.zeros(batch.kinds.size, dtype=bool)
     if what.numbers:
-        marks |= _numbers(batch)
-        marks[_holding(batch, NUMERALS_ZH)] = True
+        marks[_numbers(batch)] = True
     if what.negators:
         marks[_negators(batch)] = True
-    single, phrases = _single_words(what.words)
-    if single:
-        marks[_among(batch, single)] = True
-    marks[_phrases(batch, phrases)] = True
+    if what.words:
+        single, phrases = _single_words(what.words)
+        if single:
+            marks[_among(batch, single)] = True
+        marks[_phrases(batch, phrases)] = True
     return batch.protecting(marks)

@@ -76,7 +76,7 @@ class Thesaurus:
         numbers = self.index.find(_hashes(batch, tokens[:, None]))
         chinese = batch.kinds[tokens] == IDEOGRAPH
         if chinese.any():
-            inner = batch.free & (batch.kinds == IDEOGRAPH) & (batch.lengths[:, 0] == 0)
+            inner = batch.free & (batch.kinds == IDEOGRAPH) & (batch.starts[:, 0] == batch.stops[:, 0])
             for n in range(2, _LONGEST_ZH + 1):
                 last = np.minimum(tokens + n - 1, batch.kinds.size - 1)
                 chinese &= inner[last]

@@ -7,6 +7,7 @@ one that fits its script. The kinds are nlpaug's (Ma 2019); combining marks stay
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -16,10 +17,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from bothways.input_side.protection import NEGATORS_ZH
-from bothways.input_side.transform import InputContext, Transform, again, draw
+from bothways.input_side.transform import Draw, InputContext, Transform, again, draw
 from bothways.lexicons import SynonymTable, glyphs_zh
 from bothways.registry import TRANSFORMS, Range
-from bothways.seeding import below
+from bothways.seeding import U64, below
 from bothways.text import IDEOGRAPH, LETTER, MARK, Bools, Ints, TextBatch, classes_of, ragged
 
 _ROWS = ("1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")  # each half a key to the right of the one above
@@ -111,31 +112,37 @@ class CharNoise(Transform):
 
     def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch:
         drawn = draw(batch, context, self.p)
+        errors = [
+            _misspelt(batch, tokens, kind, again(drawn.bits[tokens], "place"))
+            for kind, tokens in self._allotted(batch, drawn)
+            if tokens.size
+        ]
+        if not errors:
+            return batch
+        tokens, codes, lengths = (np.concatenate(parts) for parts in zip(*errors, strict=True))
+        return batch.replaced(tokens, codes, lengths)
+
+    def _allotted(self, batch: TextBatch, drawn: Draw) -> Iterator[tuple[Kind, Ints]]:
+        """Each kind of error and the words that draw it."""
         for kinds, script in ((_LATIN, LETTER), (_CHINESE, IDEOGRAPH)):
             mine = [kind for kind in self.kinds if kind in kinds]
             if mine:
                 tokens = np.flatnonzero(drawn.taken & (batch.kinds == script))
                 which = below(again(drawn.bits[tokens], "kind"), len(mine))
                 for i, kind in enumerate(mine):
-                    some = tokens[which == i]
-                    if some.size:
-                        batch = _misspelt(batch, some, kind, again(drawn.bits[some], "place"))
-        return batch
+                    yield kind, tokens[which == i]
 
 
-def _misspelt(batch: TextBatch, tokens: Ints, kind: str, bits: npt.NDArray[np.uint64]) -> TextBatch:
-    """The batch with one error of this kind in each of `tokens` that has a place for it."""
+def _misspelt(batch: TextBatch, tokens: Ints, kind: Kind, bits: U64) -> tuple[Ints, npt.NDArray[np.uint32], Ints]:
+    """One error of this kind in each of `tokens` that has a place for it: those tokens, and their new words as code
+    points and lengths."""
     raw, lengths = batch.words(tokens)
     codes = raw.astype(np.uint32)
     starts = np.cumsum(lengths) - lengths
     places = np.flatnonzero(_possible(codes, starts, lengths, kind))
-    word_of = np.searchsorted(starts, places, side="right") - 1
-    options = np.bincount(word_of, minlength=tokens.size)
+    options = np.bincount(np.searchsorted(starts, places, side="right") - 1, minlength=tokens.size)
     able = np.flatnonzero(options)
-    if not able.size:
-        return batch
-    nth = np.cumsum(options)[able] - options[able] + below(bits[able], options[able])
-    place = places[nth]
+    place = places[np.cumsum(options)[able] - options[able] + below(bits[able], options[able])]
     starts, lengths, bits = starts[able], lengths[able], again(bits[able], "character")
     new = lengths + (kind == "insert") - (kind == "delete")
     index = ragged(starts, new)
@@ -151,7 +158,7 @@ def _misspelt(batch: TextBatch, tokens: Ints, kind: str, bits: npt.NDArray[np.ui
     if kind in _SOURCES:
         table, old = _SOURCES[kind](), codes[place]
         result[offset == at] = table.others[table.first[old] + below(bits, table.counts[old])]
-    return batch.replaced(tokens[able], result, new)
+    return tokens[able], result, new
 
 
 def _possible(codes: npt.NDArray[np.uint32], starts: Ints, lengths: Ints, kind: str) -> Bools:
