@@ -21,7 +21,7 @@ from bothways.input_side.transform import InputContext, Transform
 from bothways.seeding import U64, below, keys, uniforms
 from bothways.text import Segmentation, TextBatch
 
-_CHUNK = 1024
+_CHUNK = 2048
 """Rows worked on at once: the arrays of as many sentences stay in a core's cache."""
 
 
