@@ -125,7 +125,7 @@ def test_a_trial_that_keeps_killing_its_worker_fails_with_the_count() -> None:
     run(story())
 
 
-def test_closing_interrupts_what_is_queued_and_an_error_ends_running_ones_too() -> None:
+def test_closing_interrupts_what_is_queued_and_what_runs_and_tells_the_lane_at_its_next_report() -> None:
     async def story() -> None:
         hub = Hub()
         await hub.lane_started(0, "x")
@@ -133,8 +133,19 @@ def test_closing_interrupts_what_is_queued_and_an_error_ends_running_ones_too() 
         await hub.next_job(0, "x", 0)
         await hub.submit(job("b"))
         await hub.close()
-        assert (await hub.outcome("b")).status == "interrupted"
+        assert {(await hub.outcome(name)).status for name in "ab"} == {"interrupted"}
+        assert await hub.report("a", at(1)) == "interrupt"
+        await hub.finish(0, Outcome(trial_id="a", status="finished"))
+        assert (await hub.outcome("a")).status == "interrupted"
         assert await hub.next_job(0, "x", 1) is None
+
+    run(story())
+
+
+def test_closing_with_an_error_fails_what_is_unfinished() -> None:
+    async def story() -> None:
+        hub = Hub()
+        await hub.submit(job("a"))
         await hub.close("stalled")
         assert (await hub.outcome("a")).error == "stalled"
 

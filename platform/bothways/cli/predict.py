@@ -65,9 +65,10 @@ def _directory(model: str, tracking_uri: str, storage: Path) -> Path:
     if not model:
         raise UserError("name a --model: its directory, or models:/NAME@champion")
     if model.startswith("models:/"):
-        from bothways.edges import mlflow_tracking
+        from bothways.edges.mlflow_store import model_path
+        from bothways.edges.mlflow_tracking import tracking_uri as address
 
-        return mlflow_tracking.model_path(model, mlflow_tracking.tracking_uri(storage, tracking_uri or None))
+        return model_path(model, address(storage, tracking_uri or None))
     if not Path(model).is_dir():
         raise UserError(f"{model}: no such directory")
     return Path(model)

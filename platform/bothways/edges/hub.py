@@ -151,13 +151,15 @@ class Hub:
         return self._events[since:]
 
     async def close(self, error: str = "") -> None:
-        """No more jobs. What is queued or running ends as `interrupted`; with `error`, all that is unfinished fails."""
+        """No more jobs. What is unfinished ends now, as `interrupted`, or as failed with `error`.
+
+        A lane in the middle of a trial hears of it at its next report, and what it says then changes nothing.
+        """
         self._closed = True
         for line in self._lines.values():
             line.interrupted = not line.stop
             line.stop = True
-            queued = line.job.trial_id in self._queue
-            if line.outcome is None and (error or queued):
+            if line.outcome is None:
                 status: Status = "failed" if error else "interrupted"
                 self._end(Outcome(trial_id=line.job.trial_id, status=status, error=error))
         self._queue.clear()

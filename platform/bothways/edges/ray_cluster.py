@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from typing import Any
 
 import ray
@@ -13,6 +14,9 @@ from bothways.edges.hub import Hub
 
 HEADROOM = 1 / 3
 """Share of a CPU-only cluster that lanes leave to the transforms of Ray Data."""
+
+LANE_THREAD = "lane-"
+"""How the names of the threads begin that drive the lanes."""
 
 HubActor = ray.remote(num_cpus=0, max_concurrency=1000)(Hub)
 """`Hub` as an actor: every waiting lane and trial holds one of its slots, none holds a CPU."""
@@ -27,6 +31,15 @@ def start_ray(run: Run) -> None:
         ray.init(address=address, **common)
     else:
         ray.init(address="local", num_cpus=logical_cpus(), include_dashboard=False, **common)
+
+
+def leave_ray() -> None:
+    """Disconnect, unless a lane's thread still waits in Ray: Ray would end the whole process at once for that.
+
+    Then the end of the process is what ends the cluster (Ray's reaper) or the job's actors.
+    """
+    if not any(thread.name.startswith(LANE_THREAD) for thread in threading.enumerate()):
+        ray.shutdown()
 
 
 def logical_cpus() -> int:

@@ -6,6 +6,7 @@ A Tune trial is a feather: it hands its experiment to the hub and relays the rep
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import warnings
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import optuna
 import ray
+from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -27,6 +29,9 @@ from bothways.results import Report
 Mode = Literal["min", "max"]
 WORST = 1e9
 """What a failed trial tells the sampler, signed by the mode: finite, so that it learns to keep away."""
+
+REPEATS = 30
+"""How often a sampler that proposes what was tried is asked again before it gets its way: a space can be small."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +48,16 @@ def trial_id(number: int, point: Mapping[str, Any]) -> str:
 
 
 class PointSearch(OptunaSearch):  # type: ignore[misc]
-    """OptunaSearch over a conditional space: numbers its points, begins with the given ones, replays a past."""
+    """OptunaSearch over a conditional space: numbers its points, begins with the given ones, replays a past.
+
+    A point that was tried is not tried again: an experiment has one result, so the sampler is told it at once.
+    """
 
     def __init__(self, space: spaces.Space, *, first: Iterable[Mapping[str, Any]], past: Iterable[Past], **named: Any):
         super().__init__(space=functools.partial(spaces.suggest, space=space), **named)
         self._numbers: dict[str, int] = {}
+        self._points: dict[str, str] = {}
+        self._values: dict[str, float | None] = {}
         unfinished = []
         for trial in past:
             if trial.value is None:
@@ -57,25 +67,47 @@ class PointSearch(OptunaSearch):  # type: ignore[misc]
             asked = self._ot_study.ask()
             self._space(asked)
             self._ot_study.tell(asked, trial.value)
-        self._replayed = len(self._ot_study.trials)
+            self._values[_key(trial.point)] = trial.value
+        self._replayed = len(self._values)
         for point in [*unfinished, *([] if self._replayed or unfinished else first)]:
             self._ot_study.enqueue_trial(dict(point))
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """`number` and `point` (dotted path → value) of the next trial."""
         point = super().suggest(trial_id)
+        for _ in range(REPEATS):
+            key = _key(point)
+            if key not in self._values:
+                break
+            value = self._values[key]
+            state = TrialState.FAIL if value is None else TrialState.COMPLETE  # None: it is still running
+            self._ot_study.tell(self._ot_trials.pop(trial_id), value, state=state)
+            point = super().suggest(trial_id)
+        self._points[trial_id] = _key(point)
+        self._values.setdefault(_key(point), None)
         number = self._numbers.setdefault(trial_id, self._replayed + len(self._numbers))
         return {"number": number, "point": point}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        super().on_trial_complete(trial_id, result, error)
+        self._values[self._points[trial_id]] = (result or {}).get(self.metric)
+
+
+def _key(point: Mapping[str, Any]) -> str:
+    return json.dumps(point, sort_keys=True)
 
 
 class LaneTrial(tune.Trainable):  # type: ignore[misc]
     """A Tune trial: submits its experiment to the hub, then relays one report per step."""
 
-    def setup(self, config: dict[str, Any], *, hub: Any, base: Mapping[str, Any], directory: str, metric: str) -> None:
+    def setup(
+        self, config: dict[str, Any], *, hub: Any, base: Mapping[str, Any], directory: str, metric: str, mode: Mode
+    ) -> None:
         self._hub = hub
         self._base = Experiment(**base)
         self._directory = Path(directory)
         self._metric = metric
+        self._worst = WORST if mode == "min" else -WORST
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -98,7 +130,7 @@ class LaneTrial(tune.Trainable):  # type: ignore[misc]
             self._last = {"step": answer.step, self._metric: answer.metrics[self._metric]}
             return self._last
         if answer.status == "failed" or not self._last:
-            return {"step": 0, self._metric: float("nan"), "failed": True, "done": True}
+            return {"step": 0, self._metric: self._worst, "done": True}
         return {**self._last, "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -150,7 +182,7 @@ def run_search(
     tune.Tuner(
         tune.with_resources(
             tune.with_parameters(
-                LaneTrial, hub=hub, base=base.spec(), directory=str(directory / "trials"), metric=metric
+                LaneTrial, hub=hub, base=base.spec(), directory=str(directory / "trials"), metric=metric, mode=mode
             ),
             {"cpu": 0.01},
         ),

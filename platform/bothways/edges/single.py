@@ -13,8 +13,8 @@ from bothways import data
 from bothways.config import Pipeline
 from bothways.edges import local
 from bothways.edges.hub import Event, Job
-from bothways.edges.mlflow_tracking import MlflowTracker, git_tags, tracking_uri
-from bothways.edges.ray_cluster import HubActor, start_ray
+from bothways.edges.mlflow_tracking import MlflowTracker
+from bothways.edges.ray_cluster import HubActor, leave_ray, start_ray
 from bothways.edges.ray_train import Lanes
 from bothways.edges.record import Pump, Record
 from bothways.results import Report, TrialResult
@@ -24,18 +24,9 @@ OnReport = Callable[[Report], None]
 
 def train(pipeline: Pipeline, directory: Path, *, on_ray: bool, on_report: OnReport) -> TrialResult:
     """Train the pipeline's experiment to its last step, score the test rows, save and record its model."""
-    storage = Path(pipeline.run.storage).resolve()
-    storage.mkdir(parents=True, exist_ok=True)
     dataset = data.load(pipeline.experiment.data, directory)
     name = directory.name
-    with MlflowTracker(
-        tracking_uri(storage, pipeline.run.tracking_uri),
-        name=pipeline.name,
-        sweep=name,
-        artifacts=storage / "mlartifacts",
-        tags=git_tags(Path.cwd()) | {"bothways.data": dataset.digest},
-    ) as tracker:
-        tracker.data(pipeline.name, dataset, pipeline.experiment.data.source)
+    with MlflowTracker(pipeline, directory, dataset) as tracker:
         tracker.begin(name, name, pipeline.experiment.spec(), {})
 
         def record(report: Report) -> None:
@@ -73,7 +64,7 @@ def _through_ray(pipeline: Pipeline, directory: Path, dataset: data.Dataset, on_
 
     with contextlib.ExitStack() as stack:
         start_ray(run)
-        stack.callback(ray.shutdown)
+        stack.callback(leave_ray)
         hub = HubActor.remote(run.max_failures)
         pump = Pump(hub, [record, forward], run.stall_timeout_s, lambda why: ray.get(hub.close.remote(why)))
         pump.start()

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import ray
 
-from bothways import analysis, data, models, report, spaces, yaml_io
+from bothways import analysis, data, report, spaces, yaml_io
 from bothways.config import Experiment, Pipeline, Search
 from bothways.edges.hub import Event, Job
-from bothways.edges.mlflow_tracking import MlflowTracker, git_tags, tracking_uri
-from bothways.edges.ray_cluster import HubActor, start_ray
+from bothways.edges.mlflow_tracking import MlflowTracker
+from bothways.edges.ray_cluster import HubActor, leave_ray, start_ray
 from bothways.edges.ray_train import Lanes
 from bothways.edges.ray_tune import Mode, Past, run_search
 from bothways.edges.record import Pump, Record, Sink, TrialRecord
@@ -98,10 +98,9 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
     with lease(directory), contextlib.ExitStack() as stack:
         record = Record.replay(directory / "events.jsonl")
         dataset = data.load(plan.pipeline.experiment.data, directory)
-        tracker = stack.enter_context(_tracker(plan, dataset))
-        tracker.data(plan.pipeline.name, dataset, plan.pipeline.experiment.data.source)
+        tracker = stack.enter_context(MlflowTracker(plan.pipeline, directory, dataset))
         start_ray(run)
-        stack.callback(ray.shutdown)
+        stack.callback(leave_ray)
         hub = HubActor.remote(run.max_failures)
         stall = _Stall(hub)
         pump = Pump(hub, [record, _Forward(tracker), view], run.stall_timeout_s, stall)
@@ -174,18 +173,6 @@ class _Stall:
             self._over.set()
         if self._why:
             raise UserError(self._why)
-
-
-def _tracker(plan: Plan, dataset: data.Dataset) -> MlflowTracker:
-    storage = Path(plan.pipeline.run.storage).resolve()
-    storage.mkdir(parents=True, exist_ok=True)
-    return MlflowTracker(
-        tracking_uri(storage, plan.pipeline.run.tracking_uri),
-        name=plan.pipeline.name,
-        sweep=plan.directory.name,
-        artifacts=storage / "mlartifacts",
-        tags=git_tags(Path.cwd()) | {"bothways.data": dataset.digest},
-    )
 
 
 def _past(record: Record, metric: str) -> list[Past]:
@@ -285,6 +272,8 @@ def _result(
 
 def _remember(plan: Plan, tracker: MlflowTracker, result: SweepResult, best: TrialRecord) -> None:
     """The champion, and the sweep's files: space, pipeline, best experiment, policy, table."""
+    from bothways import models  # only now: torch and transformers take seconds that the start has no need of
+
     assert best.outcome is not None
     exported = plan.directory / "champion"
     models.export(Path(best.outcome.model_dir), exported)

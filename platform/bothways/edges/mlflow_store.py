@@ -1,0 +1,190 @@
+"""MLflow's store: runs, metrics, models, the champion. Plain calls that wait; `mlflow_tracking` has a thread for it.
+
+Runs are found again by their tags: a resumed sweep continues them, and makes no second of any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bothways import __version__
+from bothways.data import Dataset
+from bothways.errors import UserError, one_line
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+import mlflow
+import mlflow.pyfunc
+from mlflow import entities
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, Schema
+
+STATUS = {"finished": "FINISHED", "stopped": "KILLED", "interrupted": "KILLED", "failed": "FAILED"}
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec("string", "text"), ColSpec("string", "pair", required=False)]),
+    outputs=Schema([ColSpec("string", "label"), ColSpec("double", "probability")]),
+)
+
+
+def model_path(uri: str, tracking: str) -> Path:
+    """The directory of a logged model's files, from `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `models:/ID`.
+
+    Raises `UserError` when there is no such model.
+    """
+    mlflow.set_tracking_uri(tracking)
+    try:
+        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        return root / str(Model.load(str(root)).flavors["python_function"]["data"])
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        raise UserError(f"no model {uri!r} in {tracking}: {one_line(error)}") from None
+
+
+def flat(spec: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted path → text, for a mapping of mappings and lists."""
+    found: dict[str, str] = {}
+    for key, value in spec.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{path}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping | list):
+            found |= flat({str(i): v for i, v in enumerate(value)}, f"{path}.")
+        else:
+            found[path] = str(value)
+    return found
+
+
+class Store:
+    """The runs of one sweep: a parent, and a child for each trial. Opening it finds or makes the parent."""
+
+    def __init__(self, uri: str, *, name: str, sweep: str, artifacts: Path, tags: Mapping[str, str]) -> None:
+        for noisy in ("mlflow", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=r"mlflow\..*")
+        mlflow.set_tracking_uri(uri)
+        self._client = mlflow.MlflowClient(uri)
+        self._sweep = sweep
+        self._tags = {"bothways.sweep": sweep, "bothways.version": __version__, **tags}
+        self._steps: dict[str, int] = {}
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            local = None if uri.startswith("http") else artifacts.resolve().as_uri()
+            self._experiment = self._client.create_experiment(name, artifact_location=local)
+        else:
+            self._experiment = found.experiment_id
+        mlflow.set_experiment(experiment_id=self._experiment)  # where logged models go
+        self._parent = self._find("") or self._create(sweep, self._tags)
+        self._client.update_run(self._parent, status="RUNNING")
+        self._runs: dict[str, str] = {}
+
+    def _find(self, trial_id: str) -> str | None:
+        """The run of a trial (or of the sweep: '') that an interrupted process of this sweep has left."""
+        wanted = f"tags.`bothways.sweep` = '{self._sweep}' and tags.`bothways.trial` = '{trial_id or 'sweep'}'"
+        runs = self._client.search_runs([self._experiment], wanted, max_results=1)
+        return runs[0].info.run_id if runs else None
+
+    def _create(self, name: str, tags: Mapping[str, str], trial_id: str = "") -> str:
+        run = self._client.create_run(
+            self._experiment, run_name=name, tags={**tags, "bothways.trial": trial_id or "sweep"}
+        )
+        return str(run.info.run_id)
+
+    def begin(self, trial_id: str, name: str, experiment: Mapping[str, Any], knobs: Mapping[str, Any]) -> None:
+        """A trial starts, or goes on. `knobs` (dotted path → value) is what the search chose; all is logged."""
+        found = self._find(trial_id)
+        if found:
+            self._steps[trial_id] = int(self._client.get_run(found).data.metrics.get("step", -1))
+            self._client.update_run(found, status="RUNNING")
+            self._runs[trial_id] = found
+            return
+        tags = {"mlflow.parentRunId": self._parent, **self._tags}
+        self._runs[trial_id] = self._create(name, tags, trial_id)
+        params = flat(experiment) | {path: str(value) for path, value in knobs.items()}
+        self._client.log_batch(self._runs[trial_id], params=[entities.Param(k, v[:6000]) for k, v in params.items()])
+
+    def report(self, trial_id: str, step: int, metrics: Mapping[str, float], at: int) -> None:
+        """Metrics after `step` steps, seen at `at` (Unix ms). A step that the store has is not logged again."""
+        if step <= self._steps.get(trial_id, -1):
+            return
+        self._steps[trial_id] = step
+        self._log(self._runs[trial_id], {**metrics, "step": float(step)}, step, at)
+
+    def _log(self, run_id: str, metrics: Mapping[str, float], step: int, at: int) -> None:
+        logged = [entities.Metric(key, value, at, step) for key, value in metrics.items()]
+        self._client.log_batch(run_id, metrics=logged)
+
+    def end(self, trial_id: str, status: str, model_dir: str = "", error: str = "") -> None:
+        """A trial has ended as `finished`, `stopped`, `interrupted` or `failed`; a finished one's model is logged."""
+        if trial_id not in self._runs:  # it was stopped while it waited in the queue
+            return
+        run_id = self._runs[trial_id]
+        if model_dir:
+            self._log_model(run_id, Path(model_dir), name="model")
+        if error:
+            self._client.set_tag(run_id, "error", error)
+        self._client.set_terminated(run_id, STATUS[status])
+
+    def data(self, name: str, dataset: Dataset, source: str) -> None:
+        """The data set of the sweep, with our digest and its rows by split."""
+        rows = {split: getattr(dataset, split).num_rows for split in ("train", "selection", "test")}
+        inputs = [
+            entities.DatasetInput(
+                entities.Dataset(
+                    name=f"{name}-{split}",
+                    digest=dataset.digest[:36],
+                    source_type="local",
+                    source=json.dumps({"uri": source}),
+                    profile=json.dumps({"num_rows": count}),
+                ),
+                [entities.InputTag("mlflow.data.context", split)],
+            )
+            for split, count in rows.items()
+        ]
+        self._client.log_inputs(self._parent, inputs)
+
+    def _log_model(self, run_id: str, model_dir: Path, *, name: str) -> Any:
+        return Model.log(
+            None,
+            mlflow.pyfunc,
+            name=name,
+            run_id=run_id,
+            loader_module="bothways.edges.mlflow_model",
+            data_path=str(model_dir),
+            signature=SIGNATURE,
+            pip_requirements=[f"bothways=={__version__}"],  # naming them spares MLflow's search, which needs a network
+        )
+
+    def artifact(self, path: str, text: str) -> None:
+        """A text file of the sweep."""
+        self._client.log_text(self._parent, text, path)
+
+    def summary(self, metrics: Mapping[str, float]) -> None:
+        """Metrics of the sweep itself."""
+        self._log(self._parent, metrics, 0, int(time.time() * 1000))
+
+    def champion(self, model_dir: Path, registered: str, tags: Mapping[str, str]) -> None:
+        """Register a self-contained model as a new version of `registered` and move the alias `champion` to it."""
+        logged = self._log_model(self._parent, model_dir, name="champion")
+        with contextlib.suppress(mlflow.exceptions.MlflowException):  # it exists: a version is added
+            self._client.create_registered_model(registered)
+        version = self._client.create_model_version(
+            registered, logged.model_uri, self._parent, dict(tags), model_id=logged.model_id
+        )
+        # The alias moves last and in one write: it never points at nothing.
+        self._client.set_registered_model_alias(registered, "champion", version.version)
+
+    def close(self, status: str) -> None:
+        """End the parent with `status`, and any child that is still running as KILLED: no run is left open."""
+        for run_id in self._runs.values():
+            if self._client.get_run(run_id).info.status == "RUNNING":
+                self._client.set_terminated(run_id, "KILLED")
+        self._client.set_terminated(self._parent, status)
