@@ -203,7 +203,9 @@ class OutputSide(Config):
 class Optim(Config):
     """AdamW. Budgets are optimiser steps; `batch_size` is rows per step over all workers.
 
-    `warmup`: share of the steps. `accumulate`: forward passes a step is cut into (memory, not mathematics).
+    `head_lr`: peak rate of the new head (null: `lr`); ten times `lr` gets few-label runs off the plateau on which a
+    random head leaves them. `warmup`: share of the steps. `accumulate`: forward passes a step is cut into (memory, not
+    mathematics).
     `evaluate_every`: steps between reports on the selection rows. `patience`: reports without a better selection
     metric before stopping (the best weights are restored); null trains to the end and keeps the last weights.
     """
@@ -211,6 +213,7 @@ class Optim(Config):
     steps: Count = 200
     batch_size: Count = 16
     lr: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-4
+    head_lr: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     warmup: Probability = 0.1
     schedule: Literal["linear", "cosine", "constant"] = "linear"

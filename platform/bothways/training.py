@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bothways import seeding
 from bothways.config import Optim, OutputSide, Term
 from bothways.contracts import Batch, Collective, TaskLike
+from bothways.output_side.trainable import head_parameters
 
 State = Mapping[str, Any]
 
@@ -76,20 +77,24 @@ def learning_rate(optim: Optim, step: int) -> float:
 
 
 def optimizer(module: nn.Module, optim: Optim) -> torch.optim.AdamW:
-    """AdamW over the parameters that may move.
+    """AdamW over the parameters that may move. A group's `scale` is its learning rate as a multiple of `optim.lr`.
 
     Only matrices decay, and embeddings do not: a row of an embedding whose token never occurs then stays at its
     pretrained value exactly, and a saved model need not hold it.
     """
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
-    moving = [value for value in module.parameters() if value.requires_grad]
-    decayed = [value for value in moving if value.dim() > 1 and id(value) not in embeddings]
-    held = {id(value) for value in decayed}
-    groups = [
-        {"params": decayed, "weight_decay": optim.weight_decay},
-        {"params": [value for value in moving if id(value) not in held], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr, fused=True)
+    new = {id(value) for value in head_parameters(module)}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for value in module.parameters():
+        if value.requires_grad:
+            decay = optim.weight_decay if value.dim() > 1 and id(value) not in embeddings else 0.0
+            scale = (optim.head_lr or optim.lr) / optim.lr if id(value) in new else 1.0
+            groups.setdefault((decay, scale), []).append(value)
+    return torch.optim.AdamW(
+        [{"params": values, "weight_decay": decay, "scale": scale} for (decay, scale), values in groups.items()],
+        lr=optim.lr,
+        fused=True,
+    )
 
 
 def score(task: TaskLike, metrics: Mapping[str, float]) -> tuple[float, ...]:
@@ -223,7 +228,7 @@ def train(
             began = time.perf_counter()
             torch.manual_seed(seeding.integer(seed, "dropout", step, collective.rank))
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(optim, step)
+                group["lr"] = learning_rate(optim, step) * group["scale"]
             _step_gradients(forward, batch, terms, task, optim.accumulate, tally)
             norm = nn.utils.clip_grad_norm_(moving.values(), optim.clip_norm or math.inf)
             if not math.isfinite(float(norm)):  # the same on every worker, so that all of them stop here

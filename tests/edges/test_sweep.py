@@ -93,7 +93,7 @@ def test_a_sweep_leaves_one_parent_its_children_their_models_and_a_champion(tmp_
     program = (
         "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1]);"
         "model = mlflow.pyfunc.load_model('models:/tiny@champion');"
-        "print(list(model.predict(['a great film', 'an awful film'])['label']))"
+        "print(list(model.predict([{'text': 'a great film'}, {'text': 'an awful film'}])['label']))"
     )
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
     loaded = subprocess.run([sys.executable, "-c", program, uri], capture_output=True, text=True, timeout=200)

@@ -27,15 +27,22 @@ def layers(model: nn.Module) -> nn.ModuleList:
     return max(lists, key=len)
 
 
-def train_head_only(model: nn.Module) -> None:
-    """Freeze the body except its pooler.
+def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are new to the task: all outside the body, and the body's pooler.
 
     The pooler is BERT's dense layer between encoder and classifier; RoBERTa and DistilBERT keep that layer outside the
     body. With it, `the head` is the same two layers for every family.
     """
     body = encoder(model)
-    model.requires_grad_(True)
-    body.requires_grad_(False)
     pooler = getattr(body, "pooler", None)
+    inside = {id(value) for value in body.parameters()}
     if pooler is not None:
-        pooler.requires_grad_(True)
+        inside -= {id(value) for value in pooler.parameters()}
+    return [value for value in model.parameters() if id(value) not in inside]
+
+
+def train_head_only(model: nn.Module) -> None:
+    """Freeze everything but the head."""
+    model.requires_grad_(False)
+    for value in head_parameters(model):
+        value.requires_grad_(True)
