@@ -40,4 +40,9 @@ def test_equal_arms_have_no_gain_and_no_width() -> None:
     ("low", "high", "begins"), [(0.01, 0.03, "It helped"), (-0.03, -0.01, "It hurt"), (-0.01, 0.02, "No gain")]
 )
 def test_the_sentence_follows_the_interval(low: float, high: float, begins: str) -> None:
-    assert verdict(Estimate(mean=(low + high) / 2, low=low, high=high)).startswith(begins)
+    assert verdict(Estimate(mean=(low + high) / 2, low=low, high=high), seeds=3).startswith(begins)
+
+
+def test_one_seed_claims_nothing_and_a_winning_control_is_named() -> None:
+    assert verdict(Estimate(mean=0.02, low=0.01, high=0.03), seeds=1).startswith("One seed")
+    assert verdict(None, seeds=3).startswith("Nothing the search tried")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -33,6 +34,17 @@ def refused(done: subprocess.CompletedProcess[str], code: int, words: str) -> No
     assert words in done.stderr
 
 
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`cluster/local.py` as a module of its own."""
+    spec = importlib.util.spec_from_file_location("cluster_local", ROOT / "cluster" / "local.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # its dataclass looks itself up there
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.parametrize("command", [["submit", "pipelines/sentiment.yaml"], ["down"], ["stop", "x"], ["follow", "x"]])
 def test_without_a_cluster_there_is_one_clear_line(tmp_path: Path, command: list[str]) -> None:
     refused(local(tmp_path, *command), 2, "no cluster is up")
@@ -54,6 +66,25 @@ def test_a_cluster_that_died_is_not_mistaken_for_one_that_is_up(tmp_path: Path) 
     (tmp_path / "state.json").write_text(json.dumps(gone))
     refused(local(tmp_path, "submit", "x.yaml"), 2, "no cluster is up")
     assert "ended 0 processes" in local(tmp_path, "down").stdout
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"mark": "m"}', '{"roots": [1]}'])
+def test_a_damaged_state_file_is_one_clear_line(
+    script: Any, tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "state.json").write_text(content)
+    for command in (["up", "--port=0", "--mlflow-port=0"], ["down"], ["submit", "x.yaml"], ["stop", "x"]):
+        assert script.main(["--directory", str(tmp_path), *command]) == 2
+        told = capsys.readouterr().err
+        assert (told.count("\n"), "state.json is damaged" in told) == (1, True), told
+
+
+def test_a_process_that_just_ended_is_no_error(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    gone = (child.pid, 1)
+    monkeypatch.setattr(script, "table", lambda: iter([(gone, 1)]))  # it was there when we looked
+    script.send(gone, signal.SIGTERM)
 
 
 # -- the real thing ------------------------------------------------------------------------------------------------
@@ -135,14 +166,19 @@ def test_a_job_finds_the_project_and_the_server_on_driver_and_worker(cluster: Pa
     code = (
         "import bothways, os, ray; ray.init(log_to_driver=False); "
         "look = ray.remote(lambda: (__import__('bothways').__file__, os.environ['MLFLOW_TRACKING_URI'])); "
-        "print('driver', bothways.__file__); print('worker', *ray.get(look.remote()))"
+        "print('driver', bothways.__file__); print('worker', *ray.get(look.remote())); "
+        "print('commit', os.environ.get('BOTHWAYS_GIT_COMMIT', ''))"
     )
     done = local(cluster, "submit", "--id", "look", "--entrypoint", f'python -c "{code}"', "any.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
-    told = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line[:6] in {"driver", "worker"}}
+    kinds = {"driver", "worker", "commit"}
+    told = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line[:6] in kinds}
     assert told["driver"][0] == told["worker"][0]
     assert "working_dir" in told["driver"][0], "the job must use the project it was sent, not one installed here"
     assert told["worker"][1] == state(cluster)["mlflow"]
+    if (ROOT / ".git").exists():
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert told["commit"] == [asked.stdout.strip()]
     refused(local(cluster, "submit", "--id", "look", "--entrypoint", "true", "any.yaml"), 3, "already has a job")
 
 
@@ -207,8 +243,6 @@ def test_a_cluster_file_asks_for_a_token(file: str) -> None:
 
 
 def test_the_ray_up_file_is_what_ray_expects() -> None:
-    import importlib.util
-
     import jsonschema
 
     found = importlib.util.find_spec("ray")  # found, not imported

@@ -35,11 +35,13 @@ def difference(treated: Hits, control: Hits, confidence: float = 0.95) -> Estima
     return estimate(np.asarray(treated, dtype=np.float64) - np.asarray(control, dtype=np.float64), confidence)
 
 
-def verdict(gain: Estimate | None) -> str:
+def verdict(gain: Estimate | None, seeds: int) -> str:
     """One honest sentence on a gain in accuracy; None is a search whose winner was the control itself."""
     if gain is None:
         return "Nothing the search tried did better than the control on the selection rows."
-    points = f"{100 * gain.mean:+.1f} points, 95 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
+    points = f"{100 * gain.mean:+.1f} points of accuracy, 95 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
+    if seeds == 1:
+        return f"One seed says nothing about the next: {points} over the rows alone."
     if gain.low > 0:
         return f"It helped: {points}."
     if gain.high < 0:

@@ -225,7 +225,7 @@ class Optim(Config):
 
 
 class Experiment(Config):
-    """A task, a change to what the model reads, and a change to what it is asked to learn.
+    """One fine-tuning in full: data, model, task, both sides, optimiser, seed.
 
     Everything that a result depends on is here, and nothing else: same experiment, same numbers.
     """
@@ -300,4 +300,11 @@ class Pipeline(Config):
         known = self.experiment.task.directions
         if self.search and self.search.metric not in known:
             raise UserError(f"search.metric {self.search.metric!r}: {did_you_mean(self.search.metric, known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Pipeline:
+        rows, workers = self.experiment.optim.batch_size, self.run.workers
+        if rows % workers:
+            raise UserError(f"experiment.optim.batch_size {rows} cannot be divided by run.workers {workers}")
         return self

@@ -149,7 +149,9 @@ class Tracker(Protocol):
 
     def report(self, trial_id: str, step: int, metrics: Mapping[str, float]) -> None: ...
 
-    def end(self, trial_id: str, status: str, model_dir: str = "", error: str = "") -> None: ...
+    def end(
+        self, trial_id: str, status: str, test: Mapping[str, float], model_dir: str = "", error: str = ""
+    ) -> None: ...
 
 
 class TrialLike(Protocol):

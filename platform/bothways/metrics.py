@@ -1,6 +1,6 @@
 """Classification scores as sums that add up over batches and workers, divided once at the end.
 
-A mean of per-worker means is wrong when the workers hold unequal shares of the rows; these sums are not.
+Averaging the workers' averages would weigh rows unequally as soon as their shares differ; sums cannot.
 """
 
 from __future__ import annotations

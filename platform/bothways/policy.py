@@ -1,7 +1,7 @@
 """What a model reads, made from labelled rows: reconstruction for all, one sub-policy per augmented copy.
 
-A policy is a list of sub-policies, a sub-policy a list of operations in order, each with a probability: AutoAugment's
-language (Cubuk et al. 2019), for text as in Text AutoAugment (Ren et al. 2021).
+Operations with probabilities, in order, make a sub-policy; several of those make a policy. The terms are AutoAugment's
+(Cubuk et al. 2019), on text as in Text AutoAugment (Ren et al. 2021).
 """
 
 from __future__ import annotations

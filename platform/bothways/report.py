@@ -7,10 +7,24 @@ from bothways.results import SweepResult
 
 def markdown(result: SweepResult) -> str:
     """The arms' table, what was found, and the one honest sentence."""
-    seeds = len(result.arms[0].scores)
+    seeds = len(result.arms[0].scores["accuracy"])
+    others = [] if result.metric == "accuracy" else [result.metric]
     rows = [
-        f"| {arm.name} | `{arm.trial_id}` | {' · '.join(f'{100 * s:.1f}' for s in arm.scores)} | {arm.test} |"
+        " | ".join(
+            [
+                f"| {arm.name} | `{arm.trial_id}`",
+                *(" · ".join(f"{100 * score:.1f}" for score in arm.scores[name]) for name in ["accuracy", *others]),
+                f"{arm.test} |",
+            ]
+        )
         for arm in result.arms
+    ]
+    titles = [
+        "arm",
+        "trial",
+        "test accuracy by seed, %",
+        *(f"{name}, %" for name in others),
+        "accuracy [95 % interval]",
     ]
     knobs = [f"- `{path}`: {value}" for path, value in result.knobs.items()]
     return "\n".join(
@@ -21,10 +35,11 @@ def markdown(result: SweepResult) -> str:
             "",
             *knobs,
             "",
-            f"Both arms again, {seeds} fresh seeds, {result.steps} optimiser steps each, scored once on the test rows:",
+            f"Trained again with {seeds} fresh seed{'s' * (seeds > 1)}, {result.steps} optimiser steps each, "
+            "scored once on the test rows:",
             "",
-            "| arm | trial | test accuracy by seed, % | mean [95 % interval] |",
-            "|---|---|---|---|",
+            f"| {' | '.join(titles)} |",
+            "|---" * len(titles) + "|",
             *rows,
             "",
             result.sentence,

@@ -56,17 +56,23 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One experiment trained again with fresh seeds. `scores`: accuracy on the test rows, one a seed."""
+    """One experiment trained again with fresh seeds.
+
+    `scores`: each metric of the test rows, one a seed. `test`: mean accuracy with its interval.
+    """
 
     name: str
     trial_id: str
-    scores: tuple[float, ...]
+    scores: Mapping[str, tuple[float, ...]]
     test: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """What a sweep found. `arms`: control first. `gain`: found - control, paired; None when the control won."""
+    """What a sweep found. `arms`: control first. `gain`: found - control in accuracy; None when the control won.
+
+    `metric`: what the search ranked by. `problems`: what did not go as it should, one line each.
+    """
 
     sweep: str
     directory: str
@@ -78,5 +84,6 @@ class SweepResult:
     arms: tuple[Arm, ...]
     gain: Estimate | None
     steps: int
+    metric: str
     sentence: str
     problems: tuple[str, ...] = ()

@@ -28,6 +28,8 @@ from bothways.shape import Path, assign, dotted, find, parts, shown
 from bothways.yaml_io import Document, read
 
 WORDS = ("description", "control", "start")
+FIXED = ("data", "seed", "task", "optim.steps", "optim.batch_size", "optim.evaluate_every")
+"""What may not differ between the trials of one search: the comparison would no longer be one."""
 PLAIN = ("identity", "cross_entropy")
 """Components that change nothing: what a control arm may hold, what an arm's name leaves out."""
 
@@ -49,8 +51,13 @@ class Space:
 
         Raises `UserError`, one line for each knob or point that fails.
         """
-        problems: dict[str, str] = {}
-        for knob, point in self._probes(base.spec()):
+        problems = {
+            knob.path: f"{self.places[knob.path]}: {knob.path} cannot be searched: trials differ in what the model "
+            "reads and learns; data, seed, task and the budget in steps are the same for all"
+            for knob in self.knobs
+            if any(_related(parts(fixed), parts(knob.path)) for fixed in FIXED)
+        }
+        for knob, point in [] if problems else self._probes(base.spec()):
             self._try(base, point, knob, problems)
         for index, first in enumerate(self.start):
             try:

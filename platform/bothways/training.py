@@ -1,6 +1,6 @@
 """The training loop: a generator of progress. Whoever iterates it decides whether to go on, and what to keep.
 
-It knows batches and a model; it knows nothing of Ray, MLflow, pruning or disks.
+Its world is batches and a model: schedulers, trackers and files are the caller's.
 """
 
 from __future__ import annotations

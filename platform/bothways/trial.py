@@ -54,7 +54,7 @@ class Scored:
 class Workspace:
     """What the trials of one process share: the model with its base weights, encoded rows, statistics.
 
-    Nothing in it depends on which trials ran before: a trial here equals the same trial in a fresh process bit for bit.
+    No trial leaves a trace in it: what one gives here after others, it gives alone in a new process, bit for bit.
     Making one sets the process up for deterministic arithmetic.
     """
 

@@ -1,8 +1,8 @@
-"""The one strict YAML reader: files become typed configs, mistakes become `file:line: path: message`.
+"""Strict YAML: files become typed configs, mistakes become `file:line: path: message`.
 
 YAML 1.2 scalars (`1e-5` is a number, `no` is text), one document, no anchors, aliases, tags or directives, no key
-twice, at most 1 MiB and 32 levels. PyYAML's own loader is not used because it keeps the last of two equal keys, reads
-`1e-5` as text and `no` as false, and expands 324 bytes of aliases until the process dies.
+twice, at most 1 MiB and 32 levels. PyYAML's own loader will not do: it takes a repeated key without a
+word, `1e-5` as text and `no` as false, and 324 bytes of aliases grow in it until the process dies.
 """
 
 from __future__ import annotations

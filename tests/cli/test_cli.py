@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -194,6 +196,19 @@ def test_the_catalogue_names_every_member_with_its_knobs(capsys: pytest.CaptureF
     assert [m["name"] for m in json.loads(call(capsys, "list", "tasks", "--format", "json")[1])] == FAMILIES[
         "task"
     ].names()
+
+
+def test_the_pages_say_when_their_port_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _, arguments: started.append(arguments))  # it would end this process
+    (tmp_path / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, _, errors = call(capsys, "ui", "--storage", tmp_path, "--port", port)
+    assert (code, len(errors), started) == (2, 1, [])
+    assert str(port) in errors[0] and "--port" in errors[0]
 
 
 def test_tables_come_in_four_forms_and_cells_stay_data(capsys: pytest.CaptureFixture[str]) -> None:

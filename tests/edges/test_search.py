@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,3 +98,42 @@ def test_all_cpus_are_free_after_a_search(cluster: Any, searched: list[Event]) -
     while cluster.available_resources().get("CPU") != cluster.cluster_resources()["CPU"]:
         assert time.monotonic() < until, "CPUs were not given back within 60 s"
         time.sleep(0.5)
+
+
+def test_a_resumed_search_keeps_its_numbers_goes_on_with_what_was_unfinished_and_repeats_no_point(
+    tmp_path: Path,
+) -> None:
+    from bothways.edges.ray_tune import Past, PointSearch
+
+    (tmp_path / "space.yaml").write_text(SPACE + "start: [{optim.lr: 1e-5}]\n")
+    space = spaces.load_space(tmp_path / "space.yaml")
+    done, open_ = {"optim.lr": 1e-4}, {"optim.lr": 2e-4}
+    search = PointSearch(
+        space,
+        first=space.first_points(BASE),
+        past=[Past(number=0, point=done, value=0.7), Past(number=3, point=open_, value=None)],
+        metric="selection/accuracy",
+        mode="max",
+        seed=0,
+    )
+    suggested = [search.suggest(f"t{k}") for k in range(4)]
+    assert suggested[0] == {"number": 3, "point": open_}
+    assert suggested[1] == {"number": 4, "point": {"optim.lr": 1e-5}}
+    assert [s["number"] for s in suggested] == [3, 4, 5, 6]
+    points = [s["point"]["optim.lr"] for s in suggested]
+    assert done["optim.lr"] not in points
+    assert len(set(points)) == 4
+
+
+def test_a_point_that_was_tried_is_not_tried_again_while_there_is_another(tmp_path: Path) -> None:
+    from bothways.edges.ray_tune import PointSearch
+
+    (tmp_path / "space.yaml").write_text("optim.lr: [1e-5, 1e-4, 1e-3]\ncontrol: {optim.lr: 1e-4}\n")
+    space = spaces.load_space(tmp_path / "space.yaml")
+    search = PointSearch(space, first=space.first_points(BASE), past=[], metric="m", mode="max", seed=0)
+    points = []
+    for k in range(3):
+        points.append(search.suggest(f"t{k}")["point"]["optim.lr"])
+        search.on_trial_complete(f"t{k}", {"m": 0.5})
+    assert sorted(points) == [1e-5, 1e-4, 1e-3]
+    assert search.suggest("t3")["number"] == 3  # nothing new is left: it gets its way, as a trial of its own

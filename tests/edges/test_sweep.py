@@ -134,3 +134,12 @@ def test_an_interrupted_sweep_is_taken_up_where_it_was(tmp_path: Path, ending: s
     assert {c.info.status for c in children} <= {"FINISHED", "KILLED"}
     assert len([n for n in names if not n.startswith("confirm-")]) == 6
     assert not begun & ended, "a finished trial was run again"
+    jobs = [e["job"] for e in events(tmp_path) if e["kind"] == "begin"]
+    assert all(job["knobs"] for job in jobs)
+    numbers = {job["trial_id"]: job["knobs"] for job in jobs if not job["trial_id"].startswith("confirm-")}
+    assert sorted(int(name.split("-")[0]) for name in numbers) == list(range(6))
+
+    third = tune(pipeline, "--resume", "experiment.optim.lr=1e-3")
+    out, _ = third.communicate(timeout=100)
+    assert third.returncode == 2, out
+    assert "was begun with another experiment" in out

@@ -153,21 +153,21 @@ def test_normalize_writes_one_way_what_can_be_written_in_several() -> None:
 
 
 def test_nlpaug_runs_what_is_named_and_nothing_else() -> None:
-    result = outcomes("nlpaug", "alpha beta gamma delta", rows=20, augmenter="word.RandomWordAug", arguments={})
+    result = outcomes("nlpaug", "alpha beta gamma delta", rows=20, augmenter="char.KeyboardAug", arguments={})
     assert len(result) > 1
-    with pytest.raises(ValidationError, match=r"did you mean 'word\.RandomWordAug'"):
-        TRANSFORMS.build({"name": "nlpaug", "augmenter": "word.RandomWordAugg"})
+    with pytest.raises(ValidationError, match=r"did you mean 'char\.KeyboardAug'"):
+        TRANSFORMS.build({"name": "nlpaug", "augmenter": "char.KeyboardAugg"})
     with pytest.raises(ValidationError):
         TRANSFORMS.build({"name": "nlpaug", "augmenter": "os.system"})
-    with pytest.raises(UserError, match=r"nlpaug word\.RandomWordAug with arguments"):
-        outcomes("nlpaug", "a b", rows=1, augmenter="word.RandomWordAug", arguments={"nonsense": 1})
+    with pytest.raises(UserError, match=r"nlpaug char\.KeyboardAug with arguments"):
+        outcomes("nlpaug", "a b", rows=1, augmenter="char.KeyboardAug", arguments={"nonsense": 1})
 
 
 def test_nlpaug_leaves_a_row_whose_negator_it_would_lose() -> None:
     context = replace(EVERYTHING, protect=Protect())
     text = "it is not a good film"
-    result = outcomes(
-        "nlpaug", text, context, rows=60, augmenter="word.RandomWordAug", arguments={"action": "delete", "aug_p": 0.3}
-    )
+    knobs: dict[str, Any] = {"augmenter": "char.KeyboardAug", "arguments": {"min_char": 1, "aug_word_p": 0.3}}
+    assert not all("not" in row.lower().split() for row in outcomes("nlpaug", text, EVERYTHING, rows=60, **knobs))
+    result = outcomes("nlpaug", text, context, rows=60, **knobs)
     assert len(result) > 1
     assert all("not" in row.lower().split() for row in result)

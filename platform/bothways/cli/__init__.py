@@ -108,7 +108,7 @@ def _overview() -> str:
     lines = [f"  {name:<{width}}  {command.about}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
-            "Bidirectional fine-tuning: what a model reads and what it is asked to learn, searched jointly.",
+            "Bidirectional fine-tuning: what a model reads and what it has to learn, searched jointly.",
             "",
             "usage: bothways COMMAND …     (bothways COMMAND --help says more)",
             "",

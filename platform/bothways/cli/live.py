@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live table on a terminal, plain lines anywhere else."""
+"""What a person watches during a sweep: a table that renews itself on a terminal, a line at a time elsewhere."""
 
 from __future__ import annotations
 

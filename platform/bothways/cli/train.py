@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +21,12 @@ def train(
     from bothways.yaml_io import load_pipeline
 
     loaded = load_pipeline(pipeline, overrides or [])
-    from bothways.cli.tune import quiet_ray
+    from bothways.cli.tune import program, quiet_ray, terminate
 
     quiet_ray()
+    signal.signal(signal.SIGTERM, terminate)
+    from bothways.edges.lease import sweep_directory
     from bothways.edges.single import train as run
-    from bothways.edges.sweep import sweep_directory
     from bothways.results import Report
 
     directory = sweep_directory(Path(loaded.run.storage).resolve(), f"{loaded.name}-train", resume=False)
@@ -37,4 +40,4 @@ def train(
         raise UserError(f"training {result.status}: {result.error}")
     typer.echo("test     " + "  ".join(f"{name} {value:.4f}" for name, value in sorted(result.test.items())))
     typer.echo(f"model    {result.model_dir}")
-    typer.echo(f"predict  bothways predict --model {result.model_dir} 'a text'")
+    typer.echo(f"predict  {shlex.join([*program(), 'predict', '--model', result.model_dir])} 'a text'")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +25,7 @@ def tune(
     ] = False,
 ) -> None:
     """Search the pipeline's space, confirm the best with fresh seeds, register it as champion."""
-    from bothways.yaml_io import load_pipeline
+    from bothways.yaml_io import load_pipeline, space_file
 
     loaded = load_pipeline(pipeline, overrides or [])
     console = Console()
@@ -32,16 +35,15 @@ def tune(
     from bothways.edges import sweep
     from bothways.report import markdown
 
-    space = pipeline.parent / (loaded.search.space if loaded.search else "")
-    plan = sweep.plan(loaded, space, resume=resume)
-    signal.signal(signal.SIGTERM, _terminate)
+    plan = sweep.plan(loaded, space_file(pipeline, loaded), resume=resume)
+    signal.signal(signal.SIGTERM, terminate)
     total = plan.search.trials + 2 * plan.search.confirm_seeds
     console.print(f"sweep [bold]{plan.directory.name}[/bold] in {plan.directory}", highlight=False, soft_wrap=True)
     try:
         with View(plan.metric, plan.mode, total, console) as view:
             result = sweep.tune(plan, view)
     except KeyboardInterrupt as interrupt:
-        again = " ".join(["bothways tune", str(pipeline), *(overrides or []), "--resume"])
+        again = shlex.join([*program(), "tune", str(pipeline), *(overrides or []), "--resume"])
         raise UserInterruptError(
             f"interrupted; everything so far is kept. Go on with: {again}",
             signal.SIGTERM if interrupt.args else signal.SIGINT,
@@ -49,9 +51,12 @@ def tune(
     console.print(Markdown(markdown(result)))
     console.print(f"files   {result.directory}", highlight=False, soft_wrap=True)
     console.print(f"MLflow  {result.tracking_uri}  (open it with: make ui)", highlight=False, soft_wrap=True)
-    console.print(f"predict bothways predict --model models:/{loaded.name}@champion 'a text'", highlight=False)
+    hint = shlex.join(
+        [*program(), "predict", "--model", f"models:/{loaded.name}@champion", "--tracking-uri", result.tracking_uri]
+    )
+    console.print(f"predict {hint} 'a text'", highlight=False, soft_wrap=True)
     for problem in result.problems:
-        console.print(f"[yellow]not recorded in MLflow:[/yellow] {problem}", soft_wrap=True)
+        console.print(f"[yellow]problem:[/yellow] {problem}", soft_wrap=True)
 
 
 def quiet_ray() -> None:
@@ -70,5 +75,10 @@ def quiet_ray() -> None:
         os.environ.setdefault(name, value)
 
 
-def _terminate(number: int, frame: Any) -> None:
+def program() -> list[str]:
+    """How to call bothways from the user's shell: by its name where that is on the path, else by this interpreter."""
+    return ["bothways"] if shutil.which("bothways") else [os.path.relpath(sys.executable), "-m", "bothways"]
+
+
+def terminate(number: int, frame: Any) -> None:
     raise KeyboardInterrupt(number)

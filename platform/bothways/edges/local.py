@@ -1,4 +1,4 @@
-"""The same trial in this process, without Ray: for debugging, and for every fast test.
+"""A trial within this process, Ray left out: what the default tests run, and what a debugger can step through.
 
 One worker through Ray gives exactly these numbers (tests/edges).
 """

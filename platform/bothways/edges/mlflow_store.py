@@ -21,6 +21,7 @@ from bothways.errors import UserError, one_line
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # about 14 s; the default is four minutes a call
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow
@@ -72,7 +73,6 @@ class Store:
         warnings.filterwarnings("ignore", module=r"mlflow\..*")
         mlflow.set_tracking_uri(uri)
         self._client = mlflow.MlflowClient(uri)
-        self._sweep = sweep
         self._tags = {"bothways.sweep": sweep, "bothways.version": __version__, **tags}
         self._steps: dict[str, int] = {}
         found = self._client.get_experiment_by_name(name)
@@ -88,7 +88,9 @@ class Store:
 
     def _find(self, trial_id: str) -> str | None:
         """The run of a trial (or of the sweep: '') that an interrupted process of this sweep has left."""
-        wanted = f"tags.`bothways.sweep` = '{self._sweep}' and tags.`bothways.trial` = '{trial_id or 'sweep'}'"
+        wanted = (
+            f"tags.`bothways.id` = '{self._tags['bothways.id']}' and tags.`bothways.trial` = '{trial_id or 'sweep'}'"
+        )
         runs = self._client.search_runs([self._experiment], wanted, max_results=1)
         return runs[0].info.run_id if runs else None
 
@@ -122,11 +124,14 @@ class Store:
         logged = [entities.Metric(key, value, at, step) for key, value in metrics.items()]
         self._client.log_batch(run_id, metrics=logged)
 
-    def end(self, trial_id: str, status: str, model_dir: str = "", error: str = "") -> None:
+    def end(self, trial_id: str, status: str, test: Mapping[str, float], model_dir: str, error: str) -> None:
         """A trial has ended as `finished`, `stopped`, `interrupted` or `failed`; a finished one's model is logged."""
         if trial_id not in self._runs:  # it was stopped while it waited in the queue
             return
         run_id = self._runs[trial_id]
+        if test:
+            scores = {f"test/{name}": value for name, value in test.items()}
+            self._log(run_id, scores, self._steps.get(trial_id, 0), int(time.time() * 1000))
         if model_dir:
             self._log_model(run_id, Path(model_dir), name="model")
         if error:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PATIENCE_S = 60.0
+"""How long the end of a run waits for a store that is slow, or away."""
+
 
 def tracking_uri(storage: Path, configured: str | None = None) -> str:
     """The configured address, MLFLOW_TRACKING_URI, or a sqlite file in the run's storage."""
@@ -31,7 +34,10 @@ def tracking_uri(storage: Path, configured: str | None = None) -> str:
 
 
 def git_tags(where: Path) -> dict[str, str]:
-    """The commit checked out at `where` and whether files differ from it; empty outside git."""
+    """The commit checked out at `where` and whether files differ from it.
+
+    Outside git, what BOTHWAYS_GIT_COMMIT says (a submitted job's copy has no history); without it, nothing.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=True).stdout.strip()
@@ -43,22 +49,24 @@ def git_tags(where: Path) -> dict[str, str]:
             "git.dirty": str(bool(git("status", "--porcelain"))).lower(),
         }
     except (OSError, subprocess.CalledProcessError):
-        return {}
+        commit = os.environ.get("BOTHWAYS_GIT_COMMIT", "")
+        return {"mlflow.source.git.commit": commit} if commit else {}
 
 
 class MlflowTracker:
     """`contracts.Tracker` of what is run in `directory`. A context manager: leaving it writes what is queued.
 
+    `identity`: of the sweep, the same when it is resumed, another for a sweep that has come to bear its name.
     `problems`: what could not be written, one line each.
     """
 
-    def __init__(self, pipeline: Pipeline, directory: Path, dataset: Dataset) -> None:
+    def __init__(self, pipeline: Pipeline, directory: Path, dataset: Dataset, identity: str) -> None:
         storage = Path(pipeline.run.storage).resolve()
         storage.mkdir(parents=True, exist_ok=True)
         self.uri = tracking_uri(storage, pipeline.run.tracking_uri)
         self.problems: list[str] = []
         self._where = {"name": pipeline.name, "sweep": directory.name, "artifacts": storage / "mlartifacts"}
-        self._tags = git_tags(Path.cwd()) | {"bothways.data": dataset.digest}
+        self._tags = git_tags(Path(__file__).parent) | {"bothways.data": dataset.digest, "bothways.id": identity}
         self._store: Store | None = None
         self._queue: queue.Queue[Callable[[Store], None] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
@@ -72,7 +80,9 @@ class MlflowTracker:
         status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
         self._queue.put(lambda store: store.close(status))
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(timeout=PATIENCE_S)
+        if self._thread.is_alive():
+            self.problems.append(f"{self.uri} does not answer: {self._queue.qsize()} records were given up")
 
     def begin(self, trial_id: str, name: str, experiment: Mapping[str, Any], knobs: Mapping[str, Any]) -> None:
         self._queue.put(lambda store: store.begin(trial_id, name, experiment, knobs))
@@ -81,8 +91,8 @@ class MlflowTracker:
         at = int(time.time() * 1000)
         self._queue.put(lambda store: store.report(trial_id, step, metrics, at))
 
-    def end(self, trial_id: str, status: str, model_dir: str = "", error: str = "") -> None:
-        self._queue.put(lambda store: store.end(trial_id, status, model_dir, error))
+    def end(self, trial_id: str, status: str, test: Mapping[str, float], model_dir: str = "", error: str = "") -> None:
+        self._queue.put(lambda store: store.end(trial_id, status, test, model_dir, error))
 
     def artifact(self, path: str, text: str) -> None:
         self._queue.put(lambda store: store.artifact(path, text))

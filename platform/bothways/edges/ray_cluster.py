@@ -11,6 +11,7 @@ import ray
 
 from bothways.config import Run
 from bothways.edges.hub import Hub
+from bothways.errors import UserError, one_line
 
 HEADROOM = 1 / 3
 """Share of a CPU-only cluster that lanes leave to the transforms of Ray Data."""
@@ -28,7 +29,10 @@ def start_ray(run: Run) -> None:
     address = run.address or os.environ.get("RAY_ADDRESS")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address and address != "local":
-        ray.init(address=address, **common)
+        try:
+            ray.init(address=address, **common)
+        except ConnectionError as error:
+            raise UserError(f"no Ray cluster at {address}: {one_line(error)}") from None
     else:
         ray.init(address="local", num_cpus=logical_cpus(), include_dashboard=False, **common)
 
@@ -53,15 +57,22 @@ def logical_cpus() -> int:
 
 
 def lane_count(run: Run) -> int:
-    """Trials at once: what the cluster holds ÷ what a trial needs, unless the run says."""
+    """How many trials run at the same time: `run.lanes`, or as many as fit.
+
+    Raises `UserError` when the cluster cannot hold that many at once.
+    """
+    have = ray.cluster_resources()
+    per_trial = {"CPU": run.cpus_per_worker * run.workers, "GPU": gpus_per_worker(run) * run.workers}
+    fit = min(int(have.get(kind, 0.0) / need + 1e-9) for kind, need in per_trial.items() if need)
+    if fit < (run.lanes or 1):
+        needs = ", ".join(f"{need:g} {kind}" for kind, need in per_trial.items() if need)
+        holds = ", ".join(f"{have.get(kind, 0):g} {kind}" for kind, need in per_trial.items() if need)
+        raise UserError(
+            f"run.lanes {run.lanes or 1} x run.workers {run.workers}: a lane needs {needs}, the cluster has {holds}"
+        )
     if run.lanes is not None:
         return run.lanes
-    have = ray.cluster_resources()
-    gpus = gpus_per_worker(run)
-    if gpus:
-        return max(1, int(have["GPU"] / (gpus * run.workers)))
-    cpus = have.get("CPU", 1.0) * (1 - HEADROOM)
-    return max(1, int(cpus / (run.cpus_per_worker * run.workers) + 1e-9))
+    return fit if per_trial["GPU"] else max(1, int(fit * (1 - HEADROOM) + 1e-9))
 
 
 def gpus_per_worker(run: Run) -> float:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,15 +42,23 @@ def submit(
 ) -> None:
     """Send `working_dir` (less `LEFT_BEHIND`) to the cluster and run `entrypoint`, a shell command line, in it.
 
-    `env` is set for the driver and for every worker. Raises `ConflictError` when the cluster knows `submission_id`.
+    `env` is set for the driver and for every worker, and so is BOTHWAYS_GIT_COMMIT, as `.git` stays behind. Raises `ConflictError` when the cluster knows `submission_id`.
     """
     if any(job.submission_id == submission_id for job in client.list_jobs()):
         raise ConflictError(f"the cluster already has a job {submission_id!r}: follow it, or give another id")
     client.submit_job(
         entrypoint=entrypoint,
         submission_id=submission_id,
-        runtime_env={"working_dir": str(working_dir), "excludes": list(LEFT_BEHIND), "env_vars": dict(env)},
+        runtime_env={"working_dir": str(working_dir), "excludes": list(LEFT_BEHIND), "env_vars": commit(working_dir) | env},
     )
+
+
+def commit(directory: Path) -> dict[str, str]:
+    """BOTHWAYS_GIT_COMMIT, the commit checked out in `directory`; empty where it is no checkout."""
+    if not (directory / ".git").exists() or not shutil.which("git"):
+        return {}
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=directory, capture_output=True, text=True)
+    return {"BOTHWAYS_GIT_COMMIT": asked.stdout.strip()} if asked.returncode == 0 else {}
 
 
 def follow(client: JobSubmissionClient, submission_id: str, write: Callable[[str], object]) -> int:

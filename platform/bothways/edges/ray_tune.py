@@ -1,6 +1,6 @@
 """Ray Tune with Optuna: proposes experiments, stops the hopeless ones. Training happens in the lanes, not here.
 
-A Tune trial is a feather: it hands its experiment to the hub and relays the reports, so Tune reuses its actors freely.
+What Tune calls a trial only talks to the hub; it holds no model and nearly no CPU, and Tune reuses its actors freely.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from ray.tune.search.optuna import OptunaSearch
 from bothways import spaces
 from bothways.config import Experiment, Search
 from bothways.edges.hub import Job
+from bothways.errors import UserError, one_line
 from bothways.results import Report
 
 Mode = Literal["min", "max"]
-WORST = 1e9
-"""What a failed trial tells the sampler, signed by the mode: finite, so that it learns to keep away."""
 
 REPEATS = 30
 """How often a sampler that proposes what was tried is asked again before it gets its way: a space can be small."""
@@ -36,10 +35,16 @@ REPEATS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """A trial of an interrupted sweep. `value` is None when it had not ended: it is then tried again."""
+    """A trial of an interrupted sweep. `value` is None when it had not ended: it then goes on, under its number."""
 
+    number: int
     point: Mapping[str, Any]
     value: float | None
+
+
+def worst(mode: Mode) -> float:
+    """What a failed trial tells the sampler: finite, so that it learns to keep away."""
+    return 1e9 if mode == "min" else -1e9
 
 
 def trial_id(number: int, point: Mapping[str, Any]) -> str:
@@ -55,21 +60,21 @@ class PointSearch(OptunaSearch):  # type: ignore[misc]
 
     def __init__(self, space: spaces.Space, *, first: Iterable[Mapping[str, Any]], past: Iterable[Past], **named: Any):
         super().__init__(space=functools.partial(spaces.suggest, space=space), **named)
-        self._numbers: dict[str, int] = {}
+        past = list(past)
+        self._numbers = {_key(trial.point): trial.number for trial in past}
+        self._taken = set(self._numbers.values())
         self._points: dict[str, str] = {}
         self._values: dict[str, float | None] = {}
-        unfinished = []
         for trial in past:
-            if trial.value is None:
-                unfinished.append(trial.point)
-                continue
-            self._ot_study.enqueue_trial(dict(trial.point))
-            asked = self._ot_study.ask()
-            self._space(asked)
-            self._ot_study.tell(asked, trial.value)
-            self._values[_key(trial.point)] = trial.value
-        self._replayed = len(self._values)
-        for point in [*unfinished, *([] if self._replayed or unfinished else first)]:
+            if trial.value is not None:
+                self._ot_study.enqueue_trial(dict(trial.point))
+                asked = self._ot_study.ask()
+                self._space(asked)
+                self._ot_study.tell(asked, trial.value)
+                self._values[_key(trial.point)] = trial.value
+        unfinished = [trial.point for trial in past if trial.value is None]
+        begun = [trial.point.items() for trial in past]
+        for point in [*unfinished, *(point for point in first if not any(point.items() <= known for known in begun))]:
             self._ot_study.enqueue_trial(dict(point))
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
@@ -83,9 +88,12 @@ class PointSearch(OptunaSearch):  # type: ignore[misc]
             state = TrialState.FAIL if value is None else TrialState.COMPLETE  # None: it is still running
             self._ot_study.tell(self._ot_trials.pop(trial_id), value, state=state)
             point = super().suggest(trial_id)
-        self._points[trial_id] = _key(point)
-        self._values.setdefault(_key(point), None)
-        number = self._numbers.setdefault(trial_id, self._replayed + len(self._numbers))
+        key = self._points[trial_id] = _key(point)
+        if key in self._values:  # the space holds nothing new: the point is tried once more, as a trial of its own
+            self._numbers.pop(key)
+        self._values.setdefault(key, None)
+        number = self._numbers.setdefault(key, max(self._taken, default=-1) + 1)
+        self._taken.add(number)
         return {"number": number, "point": point}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -98,7 +106,7 @@ def _key(point: Mapping[str, Any]) -> str:
 
 
 class LaneTrial(tune.Trainable):  # type: ignore[misc]
-    """A Tune trial: submits its experiment to the hub, then relays one report per step."""
+    """What Tune sees of a trial: it submits an experiment to the hub, then passes one report on per step."""
 
     def setup(
         self, config: dict[str, Any], *, hub: Any, base: Mapping[str, Any], directory: str, metric: str, mode: Mode
@@ -107,7 +115,7 @@ class LaneTrial(tune.Trainable):  # type: ignore[misc]
         self._base = Experiment(**base)
         self._directory = Path(directory)
         self._metric = metric
-        self._worst = WORST if mode == "min" else -WORST
+        self._worst = worst(mode)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -121,6 +129,7 @@ class LaneTrial(tune.Trainable):  # type: ignore[misc]
             trial_id=self._id,
             experiment=spaces.apply(self._base, config["point"]).spec(),
             directory=str(self._directory / self._id),
+            knobs=config["point"],
         )
         ray.get(self._hub.submit.remote(job))
 
@@ -179,7 +188,7 @@ def run_search(
     searcher = PointSearch(
         space, first=space.first_points(base), past=past, metric=metric, mode=mode, sampler=sampler(search)
     )
-    tune.Tuner(
+    grid = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(
                 LaneTrial, hub=hub, base=base.spec(), directory=str(directory / "trials"), metric=metric, mode=mode
@@ -202,6 +211,8 @@ def run_search(
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(directory), verbose=0, callbacks=[_StopTheLane(hub)]),
     ).fit()
+    if grid.errors:
+        raise UserError(f"the search could not run its trials: {one_line(grid.errors[0])}")
 
 
 def sampler(search: Search) -> optuna.samplers.BaseSampler:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -12,20 +14,28 @@ from typing import IO, Any
 import ray
 
 from bothways.edges.hub import Event, Outcome
+from bothways.errors import one_line
 from bothways.results import Report
 
 Sink = Callable[[Event], None]
+CONFIRM = "confirm"
+"""How the ids of trials begin that confirm a winner; all others were proposed by the search."""
 
 
 @dataclass
 class TrialRecord:
-    """What is known of one trial. `number` counts from 0 in the order of proposal."""
+    """What is known of one trial."""
 
     trial_id: str
     experiment: Mapping[str, Any]
     knobs: Mapping[str, Any]
     reports: list[Report] = field(default_factory=list)
     outcome: Outcome | None = None
+
+    @property
+    def number(self) -> int:
+        """From 0, in the order of proposal: the id of a trial of the search begins with it."""
+        return int(self.trial_id.split("-", 1)[0])
 
     def value(self, metric: str) -> float | None:
         """The last report's `metric`; None before the first report."""
@@ -42,11 +52,20 @@ class Record:
 
     @classmethod
     def replay(cls, file: Path) -> Record:
-        """The record that an earlier process of this sweep has left. A last line cut short by a kill is skipped."""
+        """The record that an earlier process of this sweep has left. A last line cut short by a kill is cut off."""
         record = cls(file)
-        for line in _lines(file):
-            record._take(line)
+        if file.exists():
+            whole = file.read_bytes().rpartition(b"\n")[0]
+            os.truncate(file, len(whole) + bool(whole))
+            for line in whole.split(b"\n") if whole else ():
+                record._take(json.loads(line))
         return record
+
+    @property
+    def searched(self) -> list[TrialRecord]:
+        """The trials that the search proposed, in that order."""
+        found = [trial for name, trial in self.trials.items() if not name.startswith(CONFIRM)]
+        return sorted(found, key=lambda trial: trial.number)
 
     def __call__(self, event: Event) -> None:
         plain = {k: v for k, v in asdict(event).items() if v not in (None, "", -1)}
@@ -73,37 +92,34 @@ class Record:
                 self.trials[event["trial_id"]].outcome = Outcome(**event["outcome"])
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
-
-
 class Pump(threading.Thread):
     """Carries the hub's events to the sinks, and names a stall: no event for `stall_timeout_s` while work is open.
 
-    `on_stall` is called once, with one line on what is waited for.
+    `on_stall` is called once, with one line on what is waited for, or on why an event could not be recorded.
     """
 
     def __init__(self, hub: Any, sinks: list[Sink], stall_timeout_s: float, on_stall: Callable[[str], None]) -> None:
         super().__init__(name="events", daemon=True)
         self._hub = hub
-        self._sinks = sinks
+        self._sinks = list(sinks)
         self._patience = stall_timeout_s
         self._on_stall = on_stall
         self._ended = threading.Event()
+        self._seen = 0
 
     def run(self) -> None:
-        seen, idle = 0, 0.0
+        idle = 0.0
         while True:
             last = self._ended.is_set()
-            events: list[Event] = ray.get(self._hub.events.remote(seen, 0.0 if last else 1.0))
+            events: list[Event] = ray.get(self._hub.events.remote(self._seen, 0.0 if last else 1.0))
             for event in events:
-                for sink in self._sinks:
-                    sink(event)
-            seen += len(events)
+                for sink in list(self._sinks):
+                    try:
+                        sink(event)
+                    except Exception as error:  # a full disk, a closed terminal: say so, carry on with the others
+                        self._sinks.remove(sink)
+                        self._on_stall(f"what happens can no longer be written down: {one_line(error)}")
+            self._seen += len(events)
             if last and not events:
                 return
             idle = 0.0 if events else idle + 1.0
@@ -111,6 +127,12 @@ class Pump(threading.Thread):
                 waiting = "; ".join(ray.get(self._hub.status.remote()))
                 self._on_stall(f"no progress for {self._patience:.0f} s: {waiting}")
                 idle = float("-inf")
+
+    def catch_up(self) -> None:
+        """Wait until the sinks have seen all that has happened so far."""
+        happened = len(ray.get(self._hub.events.remote(0, 0.0)))
+        while self._seen < happened and self.is_alive():
+            time.sleep(0.01)
 
     def drain(self) -> None:
         """Carry what is left, then end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from bothways import data
 from bothways.config import Pipeline
 from bothways.edges import local
 from bothways.edges.hub import Event, Job
+from bothways.edges.lease import lease
 from bothways.edges.mlflow_tracking import MlflowTracker
 from bothways.edges.ray_cluster import HubActor, leave_ray, start_ray
 from bothways.edges.ray_train import Lanes
@@ -24,9 +26,11 @@ OnReport = Callable[[Report], None]
 
 def train(pipeline: Pipeline, directory: Path, *, on_ray: bool, on_report: OnReport) -> TrialResult:
     """Train the pipeline's experiment to its last step, score the test rows, save and record its model."""
-    dataset = data.load(pipeline.experiment.data, directory)
     name = directory.name
-    with MlflowTracker(pipeline, directory, dataset) as tracker:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lease(directory))
+        dataset = data.load(pipeline.experiment.data, directory)
+        tracker = stack.enter_context(MlflowTracker(pipeline, directory, dataset, uuid.uuid4().hex))
         tracker.begin(name, name, pipeline.experiment.spec(), {})
 
         def record(report: Report) -> None:
@@ -35,10 +39,7 @@ def train(pipeline: Pipeline, directory: Path, *, on_ray: bool, on_report: OnRep
 
         how = _through_ray if on_ray else _here
         result = how(pipeline, directory, dataset, record)
-        if result.test:
-            steps = pipeline.experiment.optim.steps
-            tracker.report(name, steps + 1, {f"test/{key}": value for key, value in result.test.items()})
-        tracker.end(name, result.status, result.model_dir, result.error)
+        tracker.end(name, result.status, result.test, result.model_dir, result.error)
     return result
 
 

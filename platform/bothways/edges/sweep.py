@@ -4,61 +4,29 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import fcntl
-import os
-import socket
+import hashlib
+import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
 from bothways import analysis, data, report, spaces, yaml_io
-from bothways.config import Experiment, Pipeline, Search
-from bothways.edges.hub import Event, Job
+from bothways.config import Pipeline, Search
+from bothways.edges.confirm import Confirmed, confirm
+from bothways.edges.hub import Event
+from bothways.edges.lease import lease, sweep_directory
 from bothways.edges.mlflow_tracking import MlflowTracker
 from bothways.edges.ray_cluster import HubActor, leave_ray, start_ray
 from bothways.edges.ray_train import Lanes
-from bothways.edges.ray_tune import Mode, Past, run_search
+from bothways.edges.ray_tune import Mode, Past, run_search, worst
 from bothways.edges.record import Pump, Record, Sink, TrialRecord
-from bothways.errors import ConflictError, UserError
-from bothways.results import Arm, SweepResult
-
-CONFIRM = "confirm"
-FRESH = 1000
-"""Confirmation seeds are the experiment's seed + 1000, + 1001, …: none was seen by the search."""
-
-
-@contextlib.contextmanager
-def lease(directory: Path) -> Iterator[None]:
-    """Sole ownership of a sweep's directory while this process lives (the lock dies with it).
-
-    Raises `ConflictError` naming the holder when another process has it.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lease").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise ConflictError(f"sweep {directory.name} is running already: {file.read().strip()}") from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
-
-
-def sweep_directory(storage: Path, name: str, *, resume: bool) -> Path:
-    """`<storage>/<name>-NNN`: the last one to resume, else the next free number."""
-    taken = sorted(storage.glob(f"{name}-[0-9][0-9][0-9]"))
-    if resume:
-        if not taken:
-            raise UserError(f"there is no sweep of {name} in {storage} to resume: run it without --resume")
-        return taken[-1]
-    return storage / f"{name}-{int(taken[-1].name[-3:]) + 1 if taken else 1:03d}"
+from bothways.errors import UserError
+from bothways.results import SweepResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,22 +41,19 @@ class Plan:
     mode: Mode
 
 
-def plan(pipeline: Pipeline, space_file: Path, *, resume: bool) -> Plan:
+def plan(pipeline: Pipeline, space_file: Path | None, *, resume: bool) -> Plan:
     """Check the space against the experiment and choose the directory. Raises `UserError`."""
-    if pipeline.search is None:
+    if pipeline.search is None or space_file is None:
         raise UserError(f"pipeline {pipeline.name} has no `search:` section: use `bothways train`, or add one")
     space = spaces.load_space(space_file)
     space.check(pipeline.experiment)
-    direction = pipeline.experiment.task.directions
-    if pipeline.search.metric not in direction:
-        raise UserError(f"search.metric {pipeline.search.metric!r} is not one of: {', '.join(direction)}")
     return Plan(
         pipeline=pipeline,
         search=pipeline.search,
         space=space,
         directory=sweep_directory(Path(pipeline.run.storage).resolve(), pipeline.name, resume=resume),
         metric=f"selection/{pipeline.search.metric}",
-        mode=direction[pipeline.search.metric],
+        mode=pipeline.experiment.task.directions[pipeline.search.metric],
     )
 
 
@@ -98,7 +63,8 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
     with lease(directory), contextlib.ExitStack() as stack:
         record = Record.replay(directory / "events.jsonl")
         dataset = data.load(plan.pipeline.experiment.data, directory)
-        tracker = stack.enter_context(MlflowTracker(plan.pipeline, directory, dataset))
+        identity = _same_sweep(plan, dataset)
+        tracker = stack.enter_context(MlflowTracker(plan.pipeline, directory, dataset, identity))
         start_ray(run)
         stack.callback(leave_ray)
         hub = HubActor.remote(run.max_failures)
@@ -116,14 +82,15 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
                 lanes=len(lanes),
                 metric=plan.metric,
                 mode=plan.mode,
-                past=_past(record, plan.metric),
+                past=_past(record, plan),
             )
-            best = _best(record, plan)
-            control = record.trials[_first(record)]
-            confirmed = _confirm(hub, plan, [control] if best is control else [control, best])
-        result = _result(plan, record, best, control, confirmed, tracker.uri)
+            pump.catch_up()
+            control, best = record.searched[0], _best(record, plan)
+            arms = {"control": control} | ({} if best is control else {"found": best})
+            confirmed = confirm(hub, record, arms, plan.search.confirm_seeds, directory / "trials")
+        result = _result(plan, record, best, confirmed, tracker.uri)
         _remember(plan, tracker, result, best)
-    return replace(result, problems=tuple(tracker.problems))
+    return replace(result, problems=(*confirmed.notes, *tracker.problems))
 
 
 # -- the parts ------------------------------------------------------------------------------------------------------
@@ -141,10 +108,8 @@ class _Forward:
         elif event.kind == "report" and event.report:
             self._tracker.report(event.trial_id, event.report.step, event.report.metrics)
         elif event.kind == "end" and event.outcome:
-            outcome = event.outcome
-            if outcome.test:
-                self._tracker.report(event.trial_id, 1 << 30, {f"test/{k}": v for k, v in outcome.test.items()})
-            self._tracker.end(event.trial_id, outcome.status, outcome.model_dir, outcome.error)
+            ended = event.outcome
+            self._tracker.end(event.trial_id, ended.status, ended.test, ended.model_dir, ended.error)
 
 
 class _Stall:
@@ -175,98 +140,65 @@ class _Stall:
             raise UserError(self._why)
 
 
-def _past(record: Record, metric: str) -> list[Past]:
-    """The search's trials so far, in the order in which they were proposed."""
-    trials = [t for name, t in sorted(record.trials.items()) if not name.startswith(CONFIRM)]
-    ended = {"finished", "stopped", "failed"}
-    return [
-        Past(point=t.knobs, value=t.value(metric) if t.outcome and t.outcome.status in ended else None) for t in trials
-    ]
+def _same_sweep(plan: Plan, dataset: data.Dataset) -> str:
+    """The sweep's own random identity; kept in its directory beside all that must not change when it is resumed."""
+    file = plan.directory / "sweep.json"
+    now = {
+        "experiment": plan.pipeline.experiment.digest,
+        "data": dataset.digest,
+        "space": hashlib.sha256(plan.space.text.encode()).hexdigest(),
+        "search": plan.search.model_dump(exclude={"trials", "confirm_seeds"}),
+    }
+    if not file.exists():
+        file.write_text(json.dumps({"id": uuid.uuid4().hex, **now}, indent=1), encoding="utf-8")
+        for name, text in _inputs(plan).items():
+            (plan.directory / name).write_text(text, encoding="utf-8")
+    then = json.loads(file.read_text(encoding="utf-8"))
+    if changed := [key for key, value in now.items() if then[key] != value]:
+        raise UserError(f"{plan.directory.name} was begun with another {' and '.join(changed)}: run without --resume")
+    return str(then["id"])
 
 
-def _first(record: Record) -> str:
-    return min(name for name in record.trials if not name.startswith(CONFIRM))
+def _inputs(plan: Plan) -> dict[str, str]:
+    return {"pipeline.yaml": yaml_io.dump(plan.pipeline.model_dump(mode="json")), "space.yaml": plan.space.text}
+
+
+def _past(record: Record, plan: Plan) -> list[Past]:
+    """The search's trials so far. One that failed stays failed: the same experiment would fail again."""
+
+    def value(trial: TrialRecord) -> float | None:
+        status = trial.outcome.status if trial.outcome else "interrupted"
+        if status == "failed":
+            return worst(plan.mode)
+        return trial.value(plan.metric) if status in ("finished", "stopped") else None
+
+    return [Past(number=trial.number, point=trial.knobs, value=value(trial)) for trial in record.searched]
 
 
 def _best(record: Record, plan: Plan) -> TrialRecord:
     """The finished trial with the best last report. Raises `UserError` when none has finished."""
-    finished = [
-        t for t in record.trials.values() if t.outcome and t.outcome.status == "finished" and t.outcome.model_dir
-    ]
-    finished = [t for t in finished if not t.trial_id.startswith(CONFIRM)]
+    finished = [t for t in record.searched if t.outcome and t.outcome.status == "finished" and t.outcome.model_dir]
     if not finished:
-        errors = {t.outcome.error for t in record.trials.values() if t.outcome and t.outcome.error}
+        errors = {t.outcome.error for t in record.searched if t.outcome and t.outcome.error}
         raise UserError(f"no trial has finished: {'; '.join(sorted(errors)) or 'all were stopped'}")
     sign = -1 if plan.mode == "min" else 1
     return max(finished, key=lambda t: sign * (t.value(plan.metric) or 0.0))
 
 
-def _confirm(hub: Any, plan: Plan, arms: Sequence[TrialRecord]) -> dict[str, list[str]]:
-    """Train each arm again with fresh seeds, all to the last step, and score the test rows. Trial ids by arm."""
-    ids: dict[str, list[str]] = {}
-    for k in range(plan.search.confirm_seeds):
-        for name, arm in zip(("control", "found"), arms, strict=False):
-            experiment = _again(Experiment(**arm.experiment), k)
-            seed = experiment.seed
-            job = Job(
-                trial_id=f"{CONFIRM}-{name}-{seed}",
-                experiment=experiment.spec(),
-                directory=str(plan.directory / "trials" / f"{CONFIRM}-{name}-{seed}"),
-                knobs=arm.knobs,
-                lock_step=False,
-                score_test=True,
-            )
-            ray.get(hub.submit.remote(job))
-            ids.setdefault(name, []).append(job.trial_id)
-    for trial_id in [one for several in ids.values() for one in several]:
-        outcome = ray.get(hub.outcome.remote(trial_id))
-        if outcome.status != "finished":
-            raise UserError(f"{trial_id} {outcome.status}: {outcome.error or 'it did not reach its last step'}")
-    return ids
-
-
-def _again(experiment: Experiment, k: int) -> Experiment:
-    """The experiment with its k-th fresh seed. Nothing is selected here, so it looks at the selection rows only once,
-    unless it stops by them."""
-    optim = experiment.optim
-    if optim.patience is None:
-        optim = optim.model_copy(update={"evaluate_every": optim.steps})
-    return experiment.model_copy(update={"seed": experiment.seed + FRESH + k, "optim": optim})
-
-
-def _result(
-    plan: Plan,
-    record: Record,
-    best: TrialRecord,
-    control: TrialRecord,
-    confirmed: Mapping[str, list[str]],
-    uri: str,
-) -> SweepResult:
-    def arm(name: str, trial: TrialRecord) -> tuple[Arm, Any]:
-        outcomes = [record.trials[one].outcome for one in confirmed[name]]
-        hits = np.array([o.hits for o in outcomes if o is not None])
-        scores = tuple(o.test["accuracy"] for o in outcomes if o is not None)
-        return Arm(name=name, trial_id=trial.trial_id, scores=scores, test=analysis.estimate(hits)), hits
-
-    control_arm, control_hits = arm("control", control)
-    arms, gain = [control_arm], None
-    if "found" in confirmed:
-        found_arm, found_hits = arm("found", best)
-        arms.append(found_arm)
-        gain = analysis.difference(found_hits, control_hits)
-    searched = [t for name, t in record.trials.items() if not name.startswith(CONFIRM)]
+def _result(plan: Plan, record: Record, best: TrialRecord, confirmed: Confirmed, uri: str) -> SweepResult:
     return SweepResult(
         sweep=plan.directory.name,
         directory=str(plan.directory),
         tracking_uri=uri,
-        trials=len(searched),
-        stopped=sum(t.outcome is not None and t.outcome.status == "stopped" for t in searched),
+        trials=len(record.searched),
+        stopped=sum(t.outcome is not None and t.outcome.status == "stopped" for t in record.searched),
         best=best.trial_id,
         knobs=dict(best.knobs),
-        arms=tuple(arms),
-        gain=gain,
+        arms=confirmed.arms,
+        gain=confirmed.gain,
         steps=plan.pipeline.experiment.optim.steps,
-        sentence=analysis.verdict(gain),
+        metric=plan.search.metric,
+        sentence=analysis.verdict(confirmed.gain, len(confirmed.arms[0].scores["accuracy"])),
     )
 
 
@@ -280,8 +212,7 @@ def _remember(plan: Plan, tracker: MlflowTracker, result: SweepResult, best: Tri
     tracker.champion(exported, plan.pipeline.name, {"trial": best.trial_id, "sweep": result.sweep})
     augment = best.experiment["input"]["augment"]
     for path, text in {
-        "pipeline.yaml": yaml_io.dump(plan.pipeline.model_dump(mode="json")),
-        "space.yaml": plan.space.text,
+        **_inputs(plan),
         "best.yaml": yaml_io.dump(dict(best.experiment)),
         "policy.yaml": yaml_io.dump(dict(augment)),
         "result.md": report.markdown(result),
