@@ -9,6 +9,7 @@ Its processes bear a mark in their environment, so that `down` ends them all and
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -28,7 +29,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bothways.errors import ConflictError, UserError
+from bothways.errors import ConflictError, UserError, one_line
 
 if TYPE_CHECKING:  # importing Ray takes seconds: only the commands that talk to the job server do it
     from ray.job_submission import JobSubmissionClient
@@ -58,8 +59,12 @@ class State:
         file = directory / "state.json"
         if not file.exists():
             return None
-        plain = json.loads(file.read_text("utf-8"))
-        return State(**plain | {"roots": tuple((pid, start) for pid, start in plain["roots"])})
+        try:
+            plain = json.loads(file.read_text("utf-8"))
+            return State(**plain | {"roots": tuple((pid, start) for pid, start in plain["roots"])})
+        except (ValueError, TypeError, KeyError) as error:
+            way_out = f"end what `grep -lz ^{MARK}= /proc/[0-9]*/environ` finds, then delete the file"
+            raise UserError(f"{file} is damaged ({one_line(error)}): {way_out}") from error
 
     def write(self, directory: Path) -> None:
         draft = directory / "state.json.new"
@@ -100,7 +105,8 @@ def processes(state: State) -> set[Process]:
 
 def send(one: Process, number: signal.Signals) -> None:
     if one in dict(table()):
-        os.kill(one[0], number)
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            os.kill(one[0], number)
 
 
 def left_after(state: State, victims: set[Process], seconds: float) -> set[Process]:
@@ -112,7 +118,7 @@ def left_after(state: State, victims: set[Process], seconds: float) -> set[Proce
 
 
 def end(state: State) -> int:
-    """End every process of the cluster, politely first. Returns how many there were; raises when one will not go."""
+    """End every process of the cluster, politely first. Returns how many; raises when one will not go."""
     victims = processes(state)
     parents = dict(table())
     pids = {pid for pid, _ in victims}
@@ -123,7 +129,7 @@ def end(state: State) -> int:
     for one in stubborn:
         send(one, signal.SIGKILL)
     if stubborn and (left := left_after(state, stubborn, 5.0)):
-        raise RuntimeError(f"these processes of the cluster do not end: {sorted(pid for pid, _ in left)}")
+        raise UserError(f"even killed, these do not end; see `ps`, then try again: {sorted(pid for pid, _ in left)}")
     return len(victims)
 
 

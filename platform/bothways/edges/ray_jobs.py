@@ -42,14 +42,19 @@ def submit(
 ) -> None:
     """Send `working_dir` (less `LEFT_BEHIND`) to the cluster and run `entrypoint`, a shell command line, in it.
 
-    `env` is set for the driver and for every worker, and so is BOTHWAYS_GIT_COMMIT, as `.git` stays behind. Raises `ConflictError` when the cluster knows `submission_id`.
+    `env` is set for the driver and for every worker, and so is BOTHWAYS_GIT_COMMIT, since `.git` stays behind.
+    Raises `ConflictError` when the cluster knows `submission_id`.
     """
     if any(job.submission_id == submission_id for job in client.list_jobs()):
         raise ConflictError(f"the cluster already has a job {submission_id!r}: follow it, or give another id")
     client.submit_job(
         entrypoint=entrypoint,
         submission_id=submission_id,
-        runtime_env={"working_dir": str(working_dir), "excludes": list(LEFT_BEHIND), "env_vars": commit(working_dir) | env},
+        runtime_env={
+            "working_dir": str(working_dir),
+            "excludes": list(LEFT_BEHIND),
+            "env_vars": {**commit(working_dir), **env},
+        },
     )
 
 
