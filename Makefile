@@ -10,7 +10,7 @@ MLFLOW_PORT  ?= 5000
 
 VENV := .venv
 BIN  := $(VENV)/bin
-# `make check` runs what needs Ray or more than ten seconds as well; never what kills things or needs a GPU.
+# `make check` runs what needs Ray or more than five seconds as well; never what kills things or needs a GPU.
 BIG  := (ray or slow) and not chaos and not gpu
 
 export RAY_USAGE_STATS_ENABLED := 0

@@ -97,7 +97,7 @@ class Loss:
 
 
 class ObjectiveLike(Protocol):
-    """What the model is asked to learn. A member of `output_side/objectives/`; called once per backward pass.
+    """What the model has to learn. A member of `output_side/objectives/`; called once per backward pass.
 
     The total is a mean over the batch's rows, so that slices of a batch add up to it. `passes`: what a call costs in
     passes of plain cross-entropy over the same rows, (forward, backward).

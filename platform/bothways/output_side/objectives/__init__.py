@@ -1,4 +1,4 @@
-"""What the model is asked to learn: one file a method. The objectives all build on plain cross-entropy, below."""
+"""What the model has to learn: one file a method. The objectives all build on plain cross-entropy, below."""
 
 from __future__ import annotations
 
