@@ -90,15 +90,22 @@ def test_a_sweep_leaves_one_parent_its_children_their_models_and_a_champion(tmp_
     digests = {i.dataset.digest for i in parents[0].inputs.dataset_inputs}
     assert digests == {parents[0].data.tags["bothways.data"][:36]}
 
+    from bothways.predict import Predictor
+
+    texts = ["a great film", "an awful film", "the plot was dull"]
     program = (
-        "import mlflow, sys; mlflow.set_tracking_uri(sys.argv[1]);"
+        "import json, mlflow, sys; mlflow.set_tracking_uri(sys.argv[1]);"
         "model = mlflow.pyfunc.load_model('models:/tiny@champion');"
-        "print(list(model.predict([{'text': 'a great film'}, {'text': 'an awful film'}])['label']))"
+        "found = model.predict([{'text': text} for text in sys.argv[2:]]);"
+        "print(json.dumps([list(found['label']), list(found['probability'])]))"
     )
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
-    loaded = subprocess.run([sys.executable, "-c", program, uri], capture_output=True, text=True, timeout=200)
+    loaded = subprocess.run([sys.executable, "-c", program, uri, *texts], capture_output=True, text=True, timeout=200)
     assert loaded.returncode == 0, loaded.stderr
-    assert loaded.stdout.strip() == "['positive', 'negative']"
+    here = Predictor(tmp_path / "runs" / "tiny-001" / "champion")(texts)
+    labels, probabilities = json.loads(loaded.stdout)
+    assert labels == [p.label for p in here]
+    assert probabilities == pytest.approx([p.probabilities[p.label] for p in here], abs=1e-6)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
