@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from typing import Any
 
@@ -26,6 +27,7 @@ HubActor = ray.remote(num_cpus=0, max_concurrency=1000)(Hub)
 def start_ray(run: Run) -> None:
     """Connect to `run.address` (or RAY_ADDRESS), else start Ray in this process' own local cluster."""
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    on_term = signal.getsignal(signal.SIGTERM)
     address = run.address or os.environ.get("RAY_ADDRESS")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address and address != "local":
@@ -35,6 +37,8 @@ def start_ray(run: Run) -> None:
             raise UserError(f"no Ray cluster at {address}: {one_line(error)}") from None
     else:
         ray.init(address="local", num_cpus=logical_cpus(), include_dashboard=False, **common)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_term)  # Ray has put its own in its place, which only exits
 
 
 def leave_ray() -> None:
