@@ -81,6 +81,7 @@ def test_a_search_runs_the_control_first_stops_at_rungs_only_and_ends_every_tria
     stopped = [name for name, outcome in ended.items() if outcome.status == "stopped"]
     assert stopped, "ASHA stopped nothing: this test would prove nothing"
     assert {last[name] for name in stopped} <= {10, 30, 90}
+    assert ended[begun[0].trial_id].status == "finished", "the control was stopped"
     assert all(last[name] == 90 for name in ended if name not in stopped)
 
 
