@@ -51,13 +51,8 @@ class Space:
 
         Raises `UserError`, one line for each knob or point that fails.
         """
-        problems = {
-            knob.path: f"{self.places[knob.path]}: {knob.path} cannot be searched: trials differ in what the model "
-            "reads and learns; data, seed, task and the budget in steps are the same for all"
-            for knob in self.knobs
-            if any(_related(parts(fixed), parts(knob.path)) for fixed in FIXED)
-        }
-        for knob, point in [] if problems else self._probes(base.spec()):
+        problems: dict[str, str] = {}
+        for knob, point in self._probes(base.spec()):
             self._try(base, point, knob, problems)
         for index, first in enumerate(self.start):
             try:
@@ -73,6 +68,15 @@ class Space:
                 problems["control"] = f"{self.places['control']}: {error}"
         if problems:
             raise UserError("\n".join(list(problems.values())[:MAX_LINES]))
+
+    def check_comparable(self) -> None:
+        """Refuse knobs that would make the trials of one search unequal in rows or budget. Raises `UserError`."""
+        for knob in self.knobs:
+            if any(_related(parts(fixed), parts(knob.path)) for fixed in FIXED):
+                raise UserError(
+                    f"{knob.place}: {knob.path} cannot be searched: trials differ in what the model reads and has to "
+                    "learn; data, seed, task and the budget in steps are the same for all"
+                )
 
     def first_points(self, base: Experiment) -> list[dict[str, Any]]:
         """The control arm's point, complete, then the `start:` points, which may leave knobs to the searcher."""

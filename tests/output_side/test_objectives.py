@@ -28,7 +28,7 @@ ACTIVE: dict[str, list[dict[str, Any]]] = {
     "rdrop": [{"alpha": 2.0}],
     "adversarial": [
         {"method": "fgm", "lr": 0.3},
-        {"method": "pgd", "steps": 3, "lr": 0.2, "init_mag": 0.4, "max_norm": 0.35, "weight": 0.5},
+        {"method": "pgd", "steps": 3, "lr": 0.2, "init_mag": 0.4, "max_norm": 0.35, "beta": 0.5},
     ],
 }
 SETTINGS = [pytest.param(name, knobs, id=f"{name}-{i}") for name in NAMES for i, knobs in enumerate(ACTIVE[name])]
@@ -275,7 +275,7 @@ def worst_direction(stub: Linear, batch: Batch, at: np.ndarray[Any, Any]) -> np.
 
 def test_fgm_goes_lr_along_the_gradient_and_leaves_padding_alone() -> None:
     stub, batch = linear()
-    loss = OBJECTIVES.build({"name": "adversarial", "lr": 0.3, "weight": 0.5})(stub, batch, TASK)
+    loss = OBJECTIVES.build({"name": "adversarial", "lr": 0.3, "beta": 0.5})(stub, batch, TASK)
     clean = stub.embeddings.numpy()
     expected = clean + 0.3 * worst_direction(stub, batch, clean)
     np.testing.assert_allclose(stub.seen[3:].numpy(), expected, atol=1e-12)

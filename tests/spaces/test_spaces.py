@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from bothways import spaces
 from bothways.config import Data, Experiment
+from bothways.errors import UserError
+from bothways.spaces import load_space
 from bothways.yaml_io import load_pipeline, space_file
 
 ROOT = Path(__file__).parents[2]
@@ -181,3 +183,15 @@ def test_every_shipped_pipeline_checks_with_its_space(file: Path) -> None:
         spaces.load_space(found).check(pipeline.experiment)
     assert pipeline.name == file.stem
     assert file.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("path", ["seed", "data.split_seed", "optim.steps", "optim.batch_size", "optim.evaluate_every"])
+def test_what_must_be_equal_for_all_trials_cannot_be_searched(tmp_path: Path, path: str) -> None:
+    (tmp_path / "s.yaml").write_text(f"{path}: [1, 2]\ncontrol: {{{path}: 1}}\n")
+    with pytest.raises(UserError, match=f"s.yaml:1: {path} cannot be searched"):
+        load_space(tmp_path / "s.yaml").check_comparable()
+
+
+def test_both_sides_and_the_learning_rate_can_be_searched(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("optim.lr: [1e-4, 1e-3]\ninput.augment.n_aug: [0, 1]\n")
+    load_space(tmp_path / "s.yaml").check_comparable()

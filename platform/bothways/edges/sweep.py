@@ -47,6 +47,7 @@ def plan(pipeline: Pipeline, space_file: Path | None, *, resume: bool) -> Plan:
         raise UserError(f"pipeline {pipeline.name} has no `search:` section: use `bothways train`, or add one")
     space = spaces.load_space(space_file)
     space.check(pipeline.experiment)
+    space.check_comparable()
     return Plan(
         pipeline=pipeline,
         search=pipeline.search,

@@ -1,6 +1,6 @@
 """Adversarial training on the input embeddings: rows must also be right in the worst direction nearby.
 
-L = CE(x + 0) + weight * CE(x + d), where d makes the loss grow (Miyato et al. 2017):
+L = CE(x + 0) + beta * CE(x + d), where d makes the loss grow (Miyato et al. 2017):
 - `fgm`: one step from the clean point, d = lr * g / ||g||, g the gradient of CE with respect to the embeddings.
 - `pgd` (Madry et al. 2018, in the form of Zhu et al. 2020): d starts uniform in a cube of half side
   init_mag / sqrt(T_i H); then `steps` times d <- d + lr * g / ||g||, pulled back to ||d|| <= max_norm (0: no limit).
@@ -33,7 +33,7 @@ class Adversarial(Component):
     """`steps`: gradient steps that look for the perturbation. `lr`: length of one, in embedding units.
 
     `init_mag`: size of the random start. `max_norm`: largest perturbation of a row, 0 for no limit.
-    `weight`: of the perturbed rows' loss. `init_mag`, `max_norm` and more than one step are of `pgd` only.
+    `beta`: weight of the perturbed rows' loss. `init_mag`, `max_norm` and more than one step are of `pgd` only.
     """
 
     term = "adversarial training"
@@ -45,7 +45,7 @@ class Adversarial(Component):
     lr: Annotated[float, Field(gt=0.0), Range(0.03, 0.3, log=True)] = 0.1
     init_mag: Annotated[float, Field(ge=0.0), Range(0.0, 0.6)] = 0.0
     max_norm: Annotated[float, Field(ge=0.0), Choices(0.0, 0.7)] = 0.0
-    weight: Annotated[float, Field(ge=0.0), Range(0.25, 1.0)] = 1.0
+    beta: Annotated[float, Field(ge=0.0), Range(0.25, 1.0)] = 1.0
 
     @model_validator(mode="after")
     def _fgm_is_one_step(self) -> Adversarial:
@@ -55,17 +55,17 @@ class Adversarial(Component):
 
     @property
     def passes(self) -> tuple[int, int]:
-        return (self.steps + 2, self.steps + 2) if self.steps and self.weight else PLAIN
+        return (self.steps + 2, self.steps + 2) if self.steps and self.beta else PLAIN
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
-        if not self.steps or not self.weight:
+        if not self.steps or not self.beta:
             return plain(forward, batch, task)
         clean = forward.embed(batch)
         perturbed = clean + self._perturbation(forward, batch, task, clean.detach())
         both = batch.repeat(2)
         on_clean, on_perturbed = task.row_losses(forward(both, torch.cat([clean, perturbed])), both).chunk(2)
         return Loss(
-            total=on_clean.mean() + self.weight * on_perturbed.mean(),
+            total=on_clean.mean() + self.beta * on_perturbed.mean(),
             parts={"supervised": on_clean.detach().mean(), "perturbed": on_perturbed.detach().mean()},
         )
 
