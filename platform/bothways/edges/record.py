@@ -89,7 +89,11 @@ class Record:
                 if not trial.reports or report.step > trial.reports[-1].step:
                     trial.reports.append(report)
             case "end" if event["trial_id"] in self.trials:
-                self.trials[event["trial_id"]].outcome = Outcome(**event["outcome"])
+                self.trials[event["trial_id"]].outcome = _outcome(event["outcome"])
+
+
+def _outcome(plain: Mapping[str, Any]) -> Outcome:
+    return Outcome(**{**plain, "hits": tuple(plain["hits"])})  # JSON has no tuples
 
 
 class Pump(threading.Thread):
