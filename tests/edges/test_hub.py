@@ -176,3 +176,18 @@ def test_events_are_read_from_a_number_on_and_an_idle_hub_answers_with_none() ->
         assert (await hub.status())[0].startswith("lane 0 waits for a trial")
 
     run(story())
+
+
+def test_the_trial_that_must_be_first_is_waited_for() -> None:
+    async def story() -> None:
+        hub = Hub(first="000-")
+        await hub.lane_started(0, "x")
+        await hub.submit(job("001-rdrop"))
+        asking = asyncio.create_task(hub.next_job(0, "x", 0))
+        await asyncio.sleep(0.01)
+        assert not asking.done()
+        await hub.submit(job("000-control"))
+        order = [await asking, await hub.next_job(0, "x", 1)]
+        assert [taken.trial_id for taken in order if taken] == ["000-control", "001-rdrop"]
+
+    run(story())

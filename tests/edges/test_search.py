@@ -50,7 +50,7 @@ def searched(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Eve
 
     tmp_path = tmp_path_factory.mktemp("search")
     (tmp_path / "space.yaml").write_text(SPACE)
-    hub = HubActor.remote(3)
+    hub = HubActor.remote(3, "000-")
     lanes = [threading.Thread(target=fake_lane, args=(hub, lane), daemon=True) for lane in (0, 1)]
     for lane in lanes:
         lane.start()

@@ -85,10 +85,14 @@ class _Line:
 
 
 class Hub:
-    """See the module's docstring. `max_attempts`: how often one trial may lose its worker before it fails."""
+    """See the module's docstring. `max_attempts`: how often one trial may lose its worker before it fails.
 
-    def __init__(self, max_attempts: int = 3) -> None:
+    `first`: how the id of the trial begins that must begin before any other, however late it is submitted.
+    """
+
+    def __init__(self, max_attempts: int = 3, first: str = "") -> None:
         self._max_attempts = max_attempts
+        self._first = first
         self._born = time.monotonic()
         self._lines: dict[str, _Line] = {}
         self._queue: deque[str] = deque()
@@ -196,7 +200,7 @@ class Hub:
         if known is None or known[0] != seq:
             future: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
             self._orders[lane, attempt] = (seq, future)
-            await self._until(lambda: self._closed or bool(self._queue) or self._attempt.get(lane) != attempt)
+            await self._until(lambda: self._closed or self._has_next() or self._attempt.get(lane) != attempt)
             future.set_result(self._take(lane, attempt))
             return future.result()
         return await asyncio.shield(known[1])
@@ -224,6 +228,16 @@ class Hub:
         await self._notify()
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _has_next(self) -> bool:
+        if self._first:
+            held = [trial_id for trial_id in self._queue if trial_id.startswith(self._first)]
+            if not held:
+                return False
+            self._queue.remove(held[0])
+            self._queue.appendleft(held[0])
+            self._first = ""
+        return bool(self._queue)
 
     def _take(self, lane: int, attempt: str) -> Job | None:
         if self._attempt.get(lane) != attempt or not self._queue:

@@ -68,7 +68,8 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
         tracker = stack.enter_context(MlflowTracker(plan.pipeline, directory, dataset, identity))
         start_ray(run)
         stack.callback(leave_ray)
-        hub = HubActor.remote(run.max_failures)
+        # Tune starts several trials at once: whichever reaches the hub first, the control begins first.
+        hub = HubActor.remote(run.max_failures, "" if record.trials else "000-")
         stall = _Stall(hub)
         pump = Pump(hub, [record, _Forward(tracker), view], run.stall_timeout_s, stall)
         pump.start()
