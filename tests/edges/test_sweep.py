@@ -108,7 +108,9 @@ def test_a_sweep_leaves_one_parent_its_children_their_models_and_a_champion(tmp_
     assert probabilities == pytest.approx([p.probabilities[p.label] for p in here], abs=1e-6)
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "ending", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.chaos)]
+)
 def test_an_interrupted_sweep_is_taken_up_where_it_was(tmp_path: Path, ending: signal.Signals) -> None:
     pipeline = write(tmp_path, steps=60)
     first = tune(pipeline)
