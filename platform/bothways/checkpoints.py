@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 
+from bothways.assets.files import flush
 from bothways.errors import UserError, one_line
 
 KEEP = 2
@@ -53,21 +53,13 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     try:
         yield aside
         for file in [*aside.rglob("*"), aside]:
-            _sync(file)
+            flush(file)
         if target.exists():
             shutil.rmtree(target)
         aside.rename(target)
-        _sync(target.parent)
+        flush(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def need_space(directory: Path, needed: int) -> None:
