@@ -1,0 +1,24 @@
+"""What the benchmarks share: what this machine is, and how a row is printed. They run as scripts: `import measuring`."""
+
+import functools
+import json
+import os
+import platform
+from pathlib import Path
+
+
+@functools.cache
+def machine() -> str:
+    """The processor's name and the cores this process may use, e.g. `Intel(R) Xeon(R) …, 2 cores`."""
+    name = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def row(**fields: object) -> None:
+    """Prints one JSON line: the fields given, floats to four digits, and the machine."""
+    rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in fields.items()}
+    print(json.dumps({**rounded, "machine": machine()}, ensure_ascii=False), flush=True)
