@@ -27,7 +27,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # families: a member is a file
     ("tasks", "input_side", "output_side"),
     # pure logic: no Ray, no Optuna, no MLflow
-    ("policy", "data", "batching", "models", "training", "checkpoints", "trial", "predict", "analysis", "report"),
+    (
+        "policy",
+        "data",
+        "batching",
+        "models",
+        "training",
+        "checkpoints",
+        "trial",
+        "cross_validation",
+        "predict",
+        "analysis",
+        "report",
+    ),
     # edges: Ray, Optuna, MLflow
     ("edges",),
     # door

@@ -116,6 +116,23 @@ class Splits(Config):
         raise ValueError(f"is {size}: a split is a count of rows (1 or more) or a share (between 0 and 1)")
 
 
+class Fold(Config):
+    """One fold of a cross-validation: of `of` equal parts of the training and selection rows together, stratified and
+    drawn by `split_seed`, part `number` (from 0) takes the place of the selection rows and the others train. The test
+    rows are those that they are without it. `repeat`: another division into as many parts.
+    """
+
+    of: Annotated[int, Field(ge=2)]
+    number: Annotated[int, Field(ge=0)] = 0
+    repeat: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Fold:
+        if self.number >= self.of:
+            raise ValueError(f"number {self.number} is not one of {self.of} parts: they are counted from 0")
+        return self
+
+
 class Data(Config):
     """Where labelled text comes from and how it is divided.
 
@@ -126,6 +143,7 @@ class Data(Config):
     line is a row and quotes are characters.
     `dedup`: what to do with texts found in more than one split or twice in one. `max_bad_rows`: more unusable rows
     than this (count, or share below 1) in one source is an error; fewer go to a quarantine file with their reasons.
+    `fold`: train on one fold of a cross-validation; null: on the splits as they are.
     """
 
     source: str
@@ -137,6 +155,7 @@ class Data(Config):
     language: Language = "en"
     splits: Splits = Splits()
     split_seed: int = 0
+    fold: Fold | None = None
     dedup: Literal["drop", "error", "keep"] = "drop"
     max_bad_rows: Annotated[int | float, Field(ge=0)] = 0.01
 
@@ -251,7 +270,10 @@ class Experiment(Config):
 class Run(Config):
     """Where and with what: workers, devices, storage. Changing it never changes an experiment's identity.
 
-    `lanes`: trials at once (null: what the cluster holds). `workers`: DDP ranks of one trial. `threads`: per worker.
+    `lanes`: trials at once (null: what the cluster holds, also when it grows or shrinks). `workers`: DDP ranks of one
+    trial. `threads`: per worker.
+    `renew_after`: trials after which a lane gets new processes; null: it keeps them. `execution: cold` renews after each
+    trial.
     `stall_timeout_s`: seconds without any progress before the run is ended and names what it waited for.
     """
 
@@ -261,11 +283,17 @@ class Run(Config):
     gpus_per_worker: Annotated[float, Field(ge=0.0)] | Literal["auto"] = "auto"
     threads: Count = 1
     execution: Literal["warm", "cold"] = "warm"
+    renew_after: Count | None = None
     address: str | None = None
     storage: str = "runs"
     tracking_uri: str | None = None
     max_failures: Annotated[int, Field(ge=0)] = 3
     stall_timeout_s: Annotated[float, Field(gt=0.0)] = 300.0
+
+    @property
+    def trials_per_group(self) -> int | None:
+        """How many trials one group of workers runs before another takes its place; None: as many as there are."""
+        return 1 if self.execution == "cold" else self.renew_after
 
 
 class Search(Config):
@@ -273,6 +301,8 @@ class Search(Config):
 
     `metric`: of the selection rows, at a trial's last report; whether more or less is better is the task's to say.
 
+    `folds`, `repeats`: a trial is `repeats` x `folds` trainings in a row, each on a fold of the training and selection
+    rows, and the metric is over all rows scored so far; null: one training on the splits as they are.
     ASHA: a trial may be stopped at the rungs `grace_steps` x `reduction_factor`^k of optimiser steps.
     `confirm_seeds`: fresh seeds with which control and winner are both trained again and scored on the test rows.
     """
@@ -281,6 +311,8 @@ class Search(Config):
     metric: str = "accuracy"
     trials: Count = 16
     seed: int = 0
+    folds: Annotated[int, Field(ge=2)] | None = None
+    repeats: Count = 1
     grace_steps: Count = 40
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     confirm_seeds: Count = 3
@@ -300,6 +332,14 @@ class Pipeline(Config):
         known = self.experiment.task.directions
         if self.search and self.search.metric not in known:
             raise UserError(f"search.metric {self.search.metric!r}: {did_you_mean(self.search.metric, known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _folds_once(self) -> Pipeline:
+        if self.search and self.search.folds and self.experiment.data.fold:
+            raise UserError("search.folds divides the rows into folds itself: leave experiment.data.fold out")
+        if self.search and self.search.repeats > 1 and not self.search.folds:
+            raise UserError(f"search.repeats {self.search.repeats} repeats a cross-validation: give search.folds too")
         return self
 
     @model_validator(mode="after")

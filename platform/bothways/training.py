@@ -30,10 +30,14 @@ class Diverged(ArithmeticError):  # noqa: N818 - what happened to a run, as one 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """After `step` optimiser steps: finite `metrics`, and `state()`, from which training goes on to the last bit."""
+    """After `step` optimiser steps: finite `metrics`, and `state()`, from which training goes on to the last bit.
+
+    `sums`: the task's over the selection rows, of which `selection/…` in `metrics` is made.
+    """
 
     step: int
     metrics: Mapping[str, float]
+    sums: Tensor
     state: Callable[[], State]
 
 
@@ -241,7 +245,8 @@ def train(
                 continue
 
             found = tally.total(collective)
-            scored = task.metrics(evaluate(forward, task, selection, collective))
+            sums = evaluate(forward, task, selection, collective)
+            scored = task.metrics(sums)
             read = found.pop("tokens")
             tokens += read
             per_step = collective.world * (step - since)
@@ -259,7 +264,7 @@ def train(
                 if best is None or here > tuple(best["score"]):
                     stale, best = 0, {"score": list(here), "weights": snapshot()["weights"]}
             tally, since = _Tally(), step
-            yield Progress(step=step, metrics=metrics, state=snapshot)
+            yield Progress(step=step, metrics=metrics, sums=sums, state=snapshot)
             if not _goes_on(optim, step, stale):
                 break
     finally:

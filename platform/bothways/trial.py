@@ -90,7 +90,7 @@ class Trial:
 
     `directory`: this trial's own; holds its checkpoints and its saved model. A trial that finds a checkpoint there goes
     on from it. `notes`: one line for everything its user should know. `history`: all reports, also those made before a
-    restart.
+    restart. `sums`: the task's over the selection rows at the last of them, None before the first.
 
     Raises `UserError`, when the directory holds another experiment's checkpoint too.
     """
@@ -108,6 +108,7 @@ class Trial:
         self.experiment = experiment
         self.notes: list[str] = []
         self.history: list[Report] = []
+        self.sums: torch.Tensor | None = None
         self._dataset = dataset
         self._collective = collective
         self._execute = execute
@@ -153,7 +154,7 @@ class Trial:
         self._state = None
         with closing(progresses):  # type: ignore[type-var]
             for progress in progresses:
-                self._progress = progress
+                self._progress, self.sums = progress, progress.sums
                 now = time.monotonic()
                 report = Report(
                     step=progress.step,
@@ -300,6 +301,7 @@ class Trial:
             "data": self._dataset.digest,
             "world": self._collective.world,
             "reports": [asdict(report) for report in self.history],
+            "sums": self.sums,
             "training": progress.state(),
         }
         checkpoints.save(self._directory / "checkpoints", progress.step, state)
@@ -317,4 +319,5 @@ class Trial:
         if world != self._collective.world:
             self.notes.append(f"the checkpoint was made by {world} workers: results will differ in the last bits")
         self.history = [Report(**report) for report in loaded.state["reports"]]
+        self.sums = loaded.state["sums"]
         return loaded.state["training"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +59,34 @@ def load(data: config.Data, quarantine_dir: Path | None = None) -> Dataset:
         role: _table(found[part], ids[part][rows], rows, labels, data.pair is not None)
         for role, (part, rows) in chosen.items()
     }
-    return Dataset(
+    whole = Dataset(
         **{role: tables[role] for role in ROLES},
         labels=labels,
         digest=_digest(tables, labels),
         notes=(*notes, *duplicates, *unused, *_oddities(tables, labels)),
+    )
+    return folded(whole, data.fold, data.split_seed) if data.fold else whole
+
+
+def folded(dataset: Dataset, fold: config.Fold, split_seed: int) -> Dataset:
+    """The dataset with one fold of its training and selection rows as selection and the others as train.
+
+    A class has its share in every part, to the row. Raises `UserError` when there are fewer rows than parts.
+    """
+    rows = pa.concat_tables([dataset.train, dataset.selection]).combine_chunks()
+    if rows.num_rows < fold.of:
+        raise UserError(f"{rows.num_rows} training and selection rows cannot be divided into {fold.of} folds")
+    row_keys = keys("fold", split_seed, fold.repeat, rows["id"].to_numpy())
+    sizes = [rows.num_rows // fold.of + (part < rows.num_rows % fold.of) for part in range(fold.of)]
+    drawn = draw(rows["label"].to_numpy(), row_keys, sizes)
+    selection = drawn.pop(fold.number)
+    train = np.concatenate(drawn)
+    identity = f"{dataset.digest} fold {fold.number} of {fold.of}, {fold.repeat} of seed {split_seed}"
+    return replace(
+        dataset,
+        train=rows.take(pa.array(train[np.argsort(row_keys[train], kind="stable")])),
+        selection=rows.take(pa.array(selection)),
+        digest=hashlib.sha256(identity.encode()).hexdigest(),
     )
 
 

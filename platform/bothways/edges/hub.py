@@ -28,6 +28,7 @@ class Job:
     """One trial for a lane. `knobs`: what the search chose for it (dotted path → value).
 
     `lock_step`: wait for a decision after each report. `score_test`: score the test rows at the end.
+    `folds`, `repeats`: train the experiment's folds one after another (see `cross_validation`); 0: itself.
     """
 
     trial_id: str
@@ -36,6 +37,8 @@ class Job:
     knobs: Mapping[str, Any] = field(default_factory=dict)
     lock_step: bool = True
     score_test: bool = False
+    folds: int = 0
+    repeats: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

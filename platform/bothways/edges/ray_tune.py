@@ -10,7 +10,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,14 +106,14 @@ def _key(point: Mapping[str, Any]) -> str:
 
 
 class LaneTrial(tune.Trainable):  # type: ignore[misc]
-    """What Tune sees of a trial: it submits an experiment to the hub, then passes one report on per step."""
+    """What Tune sees of a trial: it submits an experiment to the hub, then passes one report on per step.
 
-    def setup(
-        self, config: dict[str, Any], *, hub: Any, base: Mapping[str, Any], directory: str, metric: str, mode: Mode
-    ) -> None:
+    `base`: every trial's job, but for what a point makes of its experiment; its directory holds theirs.
+    """
+
+    def setup(self, config: dict[str, Any], *, hub: Any, base: Job, metric: str, mode: Mode) -> None:
         self._hub = hub
-        self._base = Experiment(**base)
-        self._directory = Path(directory)
+        self._base = base
         self._metric = metric
         self._worst = worst(mode)
         self._begin(config)
@@ -125,10 +125,11 @@ class LaneTrial(tune.Trainable):  # type: ignore[misc]
     def _begin(self, config: Mapping[str, Any]) -> None:
         self._id = trial_id(config["number"], config["point"])
         self._last: dict[str, Any] = {}
-        job = Job(
+        job = replace(
+            self._base,
             trial_id=self._id,
-            experiment=spaces.apply(self._base, config["point"]).spec(),
-            directory=str(self._directory / self._id),
+            experiment=spaces.apply(Experiment(**self._base.experiment), config["point"]).spec(),
+            directory=str(Path(self._base.directory) / self._id),
             knobs=config["point"],
         )
         ray.get(self._hub.submit.remote(job))
@@ -196,23 +197,20 @@ def run_search(
     searcher = PointSearch(
         space, first=space.first_points(base), past=past, metric=metric, mode=mode, sampler=sampler(search)
     )
+    job = Job(
+        trial_id="",
+        experiment=base.spec(),
+        directory=str(directory / "trials"),
+        folds=search.folds or 0,
+        repeats=search.repeats,
+    )
     grid = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(
-                LaneTrial, hub=hub, base=base.spec(), directory=str(directory / "trials"), metric=metric, mode=mode
-            ),
-            {"cpu": 0.01},
+            tune.with_parameters(LaneTrial, hub=hub, base=job, metric=metric, mode=mode), {"cpu": 0.01}
         ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=SparingASHA(
-                time_attr="step",
-                metric=metric,
-                mode=mode,
-                max_t=base.optim.steps + 1,  # beyond the end: a trial that arrives is done, not stopped
-                grace_period=min(search.grace_steps, base.optim.steps),
-                reduction_factor=search.reduction_factor,
-            ),
+            scheduler=scheduler(search, base.optim.steps, metric, mode),
             num_samples=remaining,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -221,6 +219,19 @@ def run_search(
     ).fit()
     if grid.errors:
         raise UserError(f"the search could not run its trials: {one_line(grid.errors[0])}")
+
+
+def scheduler(search: Search, steps: int, metric: str, mode: Mode) -> SparingASHA:
+    """ASHA for trials of `steps` optimiser steps, or of as many on every fold."""
+    steps *= (search.folds or 1) * search.repeats
+    return SparingASHA(
+        time_attr="step",
+        metric=metric,
+        mode=mode,
+        max_t=steps + 1,  # beyond the end: a trial that arrives is done, not stopped
+        grace_period=min(search.grace_steps, steps),
+        reduction_factor=search.reduction_factor,
+    )
 
 
 def sampler(search: Search) -> optuna.samplers.BaseSampler:
