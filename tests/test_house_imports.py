@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "policy",
         "data",
+        "tokenization",
         "batching",
         "models",
         "training",

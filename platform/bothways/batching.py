@@ -6,22 +6,19 @@ function of its arguments, so any worker can compute its share of any step witho
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from transformers import AutoTokenizer
 
 from bothways import policy, seeding
 from bothways.config import Augment, InputSide, Language
 from bothways.contracts import Batch
 from bothways.errors import UserError
+from bothways.tokenization import encoder
 
 I64 = npt.NDArray[np.int64]
 
@@ -107,19 +104,6 @@ def plan(lengths: I64, augment: Augment, *, batch_size: int, steps: int, seed: i
     return Plan(row=row[at], epoch=epoch[at], copy=copy[at])
 
 
-@functools.lru_cache(maxsize=8)
-def tokenizer(path: str) -> Any:
-    """The fast tokenizer of a model directory, loaded once per process. Raises `UserError` when it has none."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core per worker: threads would only fight
-    try:
-        loaded = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} has no tokenizer that transformers can load: {error}") from error
-    if not loaded.is_fast:
-        raise UserError(f"{path} has only a slow tokenizer; save a tokenizer.json beside it")
-    return loaded
-
-
 @dataclass(frozen=True, kw_only=True)
 class Encode:
     """`contracts.Encode`: views to token ids, through the input side. Picklable; the tokenizer travels as its path.
@@ -142,16 +126,11 @@ class Encode:
             read = policy.read(
                 views, side=self.side, language=self.language, seed=self.seed, statistics=self.statistics
             )
-        fast = tokenizer(self.tokenizer_path)
-        backend = fast.backend_tokenizer
-        backend.no_padding()
-        backend.enable_truncation(self.max_length)
-        texts = read["text"].to_pylist()
-        inputs = list(zip(texts, read["pair"].to_pylist(), strict=True)) if self.paired else texts
-        encoded = backend.encode_batch_fast(inputs)
-        columns = {"input_ids": pa.array([e.ids for e in encoded], pa.list_(pa.int32()))}
-        if self.paired and "token_type_ids" in fast.model_input_names:
-            columns["token_type_ids"] = pa.array([e.type_ids for e in encoded], pa.list_(pa.int32()))
+        texts = [read[name] for name in (("text", "pair") if self.paired else ("text",))]
+        encoded = encoder(self.tokenizer_path)(self.max_length, *texts)
+        columns = {"input_ids": encoded.ids}
+        if encoded.types is not None:
+            columns["token_type_ids"] = encoded.types
         return pa.table(
             {**columns, "label": read["label"], "is_copy": pa.array(read["copy"].to_numpy() > 0)},
         )

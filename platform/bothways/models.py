@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
-from bothways import assets, batching, config, seeding
+from bothways import assets, config, seeding
 from bothways.checkpoints import atomic_directory, need_space, size_of
 from bothways.errors import UserError, one_line
+from bothways.tokenization import tokenizer
 
 FORMAT = 1
 _WEIGHTS = "weights.safetensors"
@@ -47,7 +48,7 @@ class Bundle:
     @property
     def pad_id(self) -> int:
         """The token id that fills up short rows."""
-        return int(batching.tokenizer(self.path).pad_token_id or 0)
+        return int(tokenizer(self.path).pad_token_id or 0)
 
 
 class About(BaseModel):
@@ -246,6 +247,6 @@ def export(source: Path, target: Path) -> None:
     bundle, about = load_saved(source)
     with atomic_directory(target) as aside, _quiet():
         bundle.module.save_pretrained(aside)
-        batching.tokenizer(bundle.path).save_pretrained(aside)
+        tokenizer(bundle.path).save_pretrained(aside)
         plain = _plain(about.model_copy(update={"base": None}))
         (aside / _ABOUT).write_text(json.dumps(plain, indent=1, ensure_ascii=False), "utf-8")

@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bothways.batching import Encode, Plan, collate, evaluation_views, lengths, plan, regroup, tokenizer
+from bothways.batching import Encode, Plan, collate, evaluation_views, lengths, plan, regroup
 from bothways.config import Augment
 from bothways.errors import UserError
+from bothways.tokenization import tokenizer
 from tests import tiny
 
 

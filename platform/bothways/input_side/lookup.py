@@ -66,17 +66,20 @@ class HashIndex:
     def of(cls, hashes: U64) -> HashIndex:
         """`hashes[i]` is found as i; of equal hashes, the last."""
         bits = max(4, int(hashes.size * 2).bit_length())
-        slots = np.zeros(1 << bits, dtype=np.uint64)
-        numbers = np.full(1 << bits, -1, dtype=np.int32)
+        index = cls(np.zeros(1 << bits, dtype=np.uint64), np.full(1 << bits, -1, dtype=np.int32))
         unique, last = np.unique(hashes[::-1], return_index=True)
-        waiting, value = unique, (hashes.size - 1 - last).astype(np.int32)
-        at = (waiting >> np.uint64(64 - bits)).astype(np.int64)
-        while waiting.size:
-            empty = np.flatnonzero(numbers[at] < 0)
-            slots[at[empty]], numbers[at[empty]] = waiting[empty], value[empty]  # of several for a slot, one wins
-            lost = slots[at] != waiting
-            waiting, value, at = waiting[lost], value[lost], (at[lost] + 1) & ((1 << bits) - 1)
-        return cls(slots, numbers)
+        index.put(unique, (hashes.size - 1 - last).astype(np.int32))
+        return index
+
+    def put(self, hashes: U64, numbers: npt.NDArray[np.int32]) -> None:
+        """In place: `hashes[i]` is found as `numbers[i]`, unless it is there already. Half the slots must stay free."""
+        mask = self.slots.size - 1
+        at = (hashes >> np.uint64(64 - mask.bit_length())).astype(np.int64)
+        while hashes.size:
+            empty = np.flatnonzero(self.numbers[at] < 0)
+            self.slots[at[empty]], self.numbers[at[empty]] = hashes[empty], numbers[empty]  # for a slot, one wins
+            lost = self.slots[at] != hashes
+            hashes, numbers, at = hashes[lost], numbers[lost], (at[lost] + 1) & mask
 
     def find(self, hashes: U64) -> Ints:
         """The number of each word, -1 for an unknown one, (K,)."""

@@ -1,0 +1,11 @@
+"""Texts to sub-word ids, whole tables at a time.
+
+A *piece* is what stands between white space; where the tokenizer sets Chinese characters apart, each of those is a
+piece too. Tokenizers of BERT's kind read every piece by itself, so a piece that was seen before is looked up: its ids
+are the very ones the tokenizer gave. Whether a tokenizer is of that kind is read from its parts and then tried out; all
+others read whole texts.
+"""
+
+from bothways.tokenization.encoder import Encoded, Encoder, encoder, tokenizer
+
+__all__ = ["Encoded", "Encoder", "encoder", "tokenizer"]
