@@ -116,9 +116,18 @@ class CrossValidation:
 
     def save(self) -> Path:
         """Save the last fold's model and drop what the others have left. Returns where it is."""
-        target = self._last.save()
-        self._forget()
-        return target
+        return self.saving()()
+
+    def saving(self) -> Callable[[], Path]:
+        """`save`, in two parts: this takes the weights; what it returns does the rest of `save`, at any time (see `Trial.saving`)."""
+        save = self._last.saving()
+
+        def write() -> Path:
+            target = save()
+            self._forget()
+            return target
+
+        return write
 
     def checkpoint(self) -> None:
         """Write a checkpoint of the last report."""

@@ -105,6 +105,8 @@ class Trial:
         workspace: Workspace,
         directory: Path,
     ) -> None:
+        self._created = time.monotonic()
+        self._started = 0.0
         self.experiment = experiment
         self.notes: list[str] = []
         self.history: list[Report] = []
@@ -135,7 +137,7 @@ class Trial:
         """Train, yielding a report every `evaluate_every` steps. Closing it stops the trial where it is.
 
         A checkpoint of the reported state is on disk before the report is seen, unless checkpoints would take more than
-        `CHECKPOINT_SHARE` of the time.
+        `CHECKPOINT_SHARE` of the time. The first report has `time/start_s`: what went by before the first step.
         """
         experiment, began = self.experiment, time.monotonic()
         before = self.history[-1].seconds if self.history else 0.0
@@ -153,13 +155,14 @@ class Trial:
         )
         self._state = None
         with closing(progresses):  # type: ignore[type-var]
-            for progress in progresses:
+            for number, progress in enumerate(progresses):
                 self._progress, self.sums = progress, progress.sums
+                start = {} if number else {"time/start_s": self._started - self._created}
                 now = time.monotonic()
                 report = Report(
                     step=progress.step,
                     steps=experiment.optim.steps,
-                    metrics=progress.metrics,
+                    metrics={**progress.metrics, **start},
                     seconds=before + now - began,
                 )
                 self.history.append(report)
@@ -186,7 +189,9 @@ class Trial:
         for first in range(start, steps, at_once):
             blocks = self._execute(plan.steps(first, first + at_once).views(self._dataset.train), encode)
             for table in batching.regroup(blocks, rows):
-                yield batching.collate(table, self._bundle.pad_id).to(self._workspace.device)
+                batch = batching.collate(table, self._bundle.pad_id).to(self._workspace.device)
+                self._started = self._started or time.monotonic()
+                yield batch
 
     def _training_side(self) -> InputSide | None:
         """The input side for training rows; None when it would change nothing."""
@@ -263,19 +268,27 @@ class Trial:
 
     def save(self) -> Path:
         """Save the model (see `models`) in the trial's directory and drop its checkpoints. Returns where it is."""
+        return self.saving()()
+
+    def saving(self) -> Callable[[], Path]:
+        """`save`, in two parts: this takes the weights, and what it returns writes them, at any time, in any thread."""
         stored = self._settle()
-        target = self._directory / "model"
-        if self._collective.rank == 0:
-            models.save(
-                target,
-                stored,
-                base=self._bundle.base,
-                labels=self._dataset.labels,
-                paired=self._paired,
-                experiment=self.experiment,
-            )
-        self.discard()
-        return target
+
+        def write() -> Path:
+            target = self._directory / "model"
+            if self._collective.rank == 0:
+                models.save(
+                    target,
+                    stored,
+                    base=self._bundle.base,
+                    labels=self._dataset.labels,
+                    paired=self._paired,
+                    experiment=self.experiment,
+                )
+            self.discard()
+            return target
+
+        return write
 
     def _settle(self) -> dict[str, torch.Tensor]:
         """Round the weights to what a saved model holds of them, so that what is scored is what is saved."""
@@ -320,4 +333,5 @@ class Trial:
             self.notes.append(f"the checkpoint was made by {world} workers: results will differ in the last bits")
         self.history = [Report(**report) for report in loaded.state["reports"]]
         self.sums = loaded.state["sums"]
+        self.notes.append(f"went on from step {self.history[-1].step}")
         return loaded.state["training"]

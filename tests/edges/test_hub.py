@@ -51,7 +51,7 @@ def test_a_report_waits_for_the_decision_and_a_stop_is_its_answer() -> None:
         assert await asking == at(2)
         await hub.stop("a")
         assert await lane == "stop"
-        await hub.finish(0, Outcome(trial_id="a", status="stopped"))
+        await hub.finish(Outcome(trial_id="a", status="stopped"))
         assert (await hub.outcome("a")).status == "stopped"
 
     run(story())
@@ -135,7 +135,7 @@ def test_closing_interrupts_what_is_queued_and_what_runs_and_tells_the_lane_at_i
         await hub.close()
         assert {(await hub.outcome(name)).status for name in "ab"} == {"interrupted"}
         assert await hub.report("a", at(1)) == "interrupt"
-        await hub.finish(0, Outcome(trial_id="a", status="finished"))
+        await hub.finish(Outcome(trial_id="a", status="finished"))
         assert (await hub.outcome("a")).status == "interrupted"
         assert await hub.next_job(0, "x", 1) is None
 
@@ -189,5 +189,53 @@ def test_the_trial_that_must_be_first_is_waited_for() -> None:
         await hub.submit(job("000-control"))
         order = [await asking, await hub.next_job(0, "x", 1)]
         assert [taken.trial_id for taken in order if taken] == ["000-control", "001-rdrop"]
+
+    run(story())
+
+
+def test_a_dead_lane_gives_back_what_it_trained_and_what_it_still_wrote_in_their_order() -> None:
+    async def story() -> None:
+        hub = Hub()
+        await hub.lane_started(0, "x")
+        for name in "abc":
+            await hub.submit(job(name))
+        await hub.next_job(0, "x", 0)
+        await hub.next_job(0, "x", 1)  # a's model is being written while b trains
+        await hub.lane_failed(0, "its worker died")
+        await hub.lane_started(1, "y")
+        taken = [await hub.next_job(1, "y", seq) for seq in range(3)]
+        assert [j.trial_id for j in taken if j] == ["a", "b", "c"]
+
+    run(story())
+
+
+def test_what_was_delivered_is_forgotten() -> None:
+    async def story() -> None:
+        hub = Hub()
+        for name in "abc":
+            await hub.lane_started(0, name)
+        first = await hub.events(0)
+        await hub.lane_failed(0, "its worker died")
+        assert [e.note for e in await hub.events(len(first))] == ["its worker died"]
+        assert await hub.happened() == 4
+        assert len(await hub.events(0)) == 1  # the first three are gone: memory does not grow with a sweep
+
+    run(story())
+
+
+def test_a_trial_submitted_again_is_not_run_again() -> None:
+    async def story() -> None:
+        hub = Hub()
+        await hub.lane_started(0, "x")
+        await hub.submit(job("a"))
+        await hub.next_job(0, "x", 0)
+        await hub.submit(job("a"))  # Tune has lost its side of the trial, and has begun it anew
+        await hub.finish(Outcome(trial_id="a", status="finished"))
+        await hub.submit(job("a"))
+        assert await hub.next_report("a") == Outcome(trial_id="a", status="finished")
+        asking = asyncio.create_task(hub.next_job(0, "x", 1))
+        await asyncio.sleep(0.01)
+        assert not asking.done()
+        asking.cancel()
 
     run(story())

@@ -31,11 +31,11 @@ def through_lanes(
     """Train the experiments one after another in one lane."""
     import ray
 
-    from bothways.edges.ray_cluster import HubActor
+    from bothways.edges.ray_cluster import start_hub
     from bothways.edges.ray_train import Lanes
     from tests import tiny
 
-    hub = HubActor.remote(3)
+    hub = start_hub(3)
     run = Run(lanes=1, cpus_per_worker=0.5, **where)
     ids = [f"trial-{number}" for number in range(len(experiments))]
     with Lanes(hub, ray.put(tiny.dataset()), run, directory):

@@ -70,6 +70,9 @@ def quiet_ray() -> None:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: the lanes end first
+        "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # a sweep goes on from its own record; Tune's grows with every trial
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one more process for every lane
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # then the cluster is too small for that lane, for now
         "TOKENIZERS_PARALLELISM": "false",
     }.items():
         os.environ.setdefault(name, value)

@@ -11,6 +11,7 @@ scheduler has asked for more or said stop, so a stopped trial ends exactly at it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -56,7 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What happened, for the driver's record and screen. `at`: seconds, monotonic, since the hub began."""
+    """What happened, for the driver's record and screen. `at`: Unix seconds by the hub's clock, never going back."""
 
     kind: Literal["lane", "begin", "report", "end"]
     at: float
@@ -70,21 +71,27 @@ class Event:
 
 @dataclass
 class _Line:
-    """One trial's state: how often Tune asked for a report, how many it got, and how it ended."""
+    """A trial that has not ended: which lane has it, how often Tune asked for a report, how many it got."""
 
     job: Job
+    lane: int = -1
     attempts: int = 0
     step: int = -1
     asked: int = 0
     delivered: int = 0
     pending: Report | None = None
     stop: bool = False
-    interrupted: bool = False
-    outcome: Outcome | None = None
 
-    @property
-    def decision(self) -> Decision:
-        return ("interrupt" if self.interrupted else "stop") if self.stop else "go"
+
+@dataclass
+class _Lane:
+    """A lane's present workers: their `attempt`, what they do and since when, and job number `seq`, being awaited."""
+
+    attempt: str
+    doing: str
+    since: float = field(default_factory=time.monotonic)
+    seq: int = -1
+    order: asyncio.Future[Job | None] | None = None
 
 
 class Hub:
@@ -96,14 +103,13 @@ class Hub:
     def __init__(self, max_attempts: int = 3, first: str = "") -> None:
         self._max_attempts = max_attempts
         self._first = first
-        self._born = time.monotonic()
+        self._epoch = time.time() - time.monotonic()
         self._lines: dict[str, _Line] = {}
+        self._ended: dict[str, Outcome] = {}
         self._queue: deque[str] = deque()
-        self._orders: dict[tuple[int, str], tuple[int, asyncio.Future[Job | None]]] = {}
-        self._attempt: dict[int, str] = {}
-        self._running: dict[int, str] = {}
-        self._doing: dict[int, tuple[str, float]] = {}
-        self._events: list[Event] = []
+        self._lanes: dict[int, _Lane] = {}
+        self._events: deque[Event] = deque()
+        self._happened = 0
         self._closed = False
         self._changed = asyncio.Condition()
 
@@ -111,37 +117,39 @@ class Hub:
 
     async def submit(self, job: Job) -> None:
         """Queue a job. A trial that is already known is left alone (its submitter was restarted)."""
-        if job.trial_id not in self._lines:
-            self._lines[job.trial_id] = _Line(job)
-            self._queue.append(job.trial_id)
+        name = job.trial_id
+        if name not in self._lines and name not in self._ended:
+            self._lines[name] = _Line(job)
             if self._closed:
-                self._end(Outcome(trial_id=job.trial_id, status="interrupted"))
+                self._end(Outcome(trial_id=name, status="interrupted"))
+            elif self._first and name.startswith(self._first):
+                self._first = ""  # now the others may follow
+                self._queue.appendleft(name)
+            else:
+                self._queue.append(name)
         await self._notify()
 
     async def next_report(self, trial_id: str) -> Report | Outcome:
         """The trial's next report, or how it ended. Asking again is the permission to go on."""
-        line = self._lines[trial_id]
-        line.asked += 1
-        await self._notify()
-        await self._until(lambda: line.pending is not None or line.outcome is not None)
-        if line.pending is None:
-            assert line.outcome is not None
-            return line.outcome
-        report, line.pending = line.pending, None
-        line.delivered += 1
-        return report
+        line = self._lines.get(trial_id)
+        if line is not None:
+            line.asked += 1
+            await self._notify()
+            await self._until(lambda: line.pending is not None or trial_id in self._ended)
+            if line.pending is not None:
+                report, line.pending = line.pending, None
+                line.delivered += 1
+                return report
+        return self._ended[trial_id]
 
     async def outcome(self, trial_id: str) -> Outcome:
         """How the trial ended, once it has."""
-        line = self._lines[trial_id]
-        await self._until(lambda: line.outcome is not None)
-        assert line.outcome is not None
-        return line.outcome
+        await self._until(lambda: trial_id in self._ended)
+        return self._ended[trial_id]
 
     async def stop(self, trial_id: str) -> None:
         """The scheduler's stop: reaches the lane as the answer to its report."""
-        line = self._lines.get(trial_id)
-        if line is None or line.outcome is not None:
+        if (line := self._lines.get(trial_id)) is None:
             return
         line.stop = True
         if trial_id in self._queue:
@@ -150,12 +158,16 @@ class Hub:
         await self._notify()
 
     async def events(self, since: int, timeout_s: float = 1.0) -> list[Event]:
-        """Every event from number `since` on; waits up to `timeout_s` for one."""
-        try:
-            await asyncio.wait_for(self._until(lambda: len(self._events) > since), timeout_s)
-        except TimeoutError:
-            return []
-        return self._events[since:]
+        """Every event from number `since` on; waits up to `timeout_s` for one. Those before `since` are forgotten."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._until(lambda: self._happened > since), timeout_s)
+        while self._events and self._happened - len(self._events) < since:
+            self._events.popleft()
+        return list(self._events)
+
+    async def happened(self) -> int:
+        """The number of events so far."""
+        return self._happened
 
     async def close(self, error: str = "") -> None:
         """No more jobs. What is unfinished ends now, as `interrupted`, or as failed with `error`.
@@ -163,117 +175,100 @@ class Hub:
         A lane in the middle of a trial hears of it at its next report, and what it says then changes nothing.
         """
         self._closed = True
-        for line in self._lines.values():
-            line.interrupted = not line.stop
-            line.stop = True
-            if line.outcome is None:
-                status: Status = "failed" if error else "interrupted"
-                self._end(Outcome(trial_id=line.job.trial_id, status=status, error=error))
         self._queue.clear()
+        for trial_id in list(self._lines):
+            self._end(Outcome(trial_id=trial_id, status="failed" if error else "interrupted", error=error))
         await self._notify()
 
     async def status(self) -> list[str]:
         """One line a lane: what it does and since how many seconds. For whoever has to explain a stall."""
         now = time.monotonic()
-        lines = [f"lane {lane} {what} for {now - since:.0f} s" for lane, (what, since) in sorted(self._doing.items())]
+        lines = [f"lane {n} {lane.doing} for {now - lane.since:.0f} s" for n, lane in sorted(self._lanes.items())]
         return [*(lines or ["no lane has started"]), f"{len(self._queue)} trials are queued"]
 
     # -- the lanes' side --------------------------------------------------------------------------------------------
 
-    async def lane_started(self, lane: int, attempt: str) -> None:
-        """Rank 0 of a (re)started lane. A trial the lane's former workers had goes back to the front of the queue."""
-        self._attempt[lane] = attempt
-        self._orders.pop((lane, attempt), None)
-        self._do(lane, "waits for a trial")
-        self._record("lane", lane=lane, note="started")
+    async def lane_started(self, lane: int, attempt: str, where: str = "") -> None:
+        """Rank 0 of a new worker group. What the lane's former workers had goes back to the front of the queue."""
+        self._lanes[lane] = _Lane(attempt, "waits for a trial")
+        self._record("lane", lane=lane, note=f"started {where}".rstrip())
         self._orphan(lane, "its worker died")
         await self._notify()
 
     async def lane_failed(self, lane: int, error: str) -> None:
-        """The lane's worker group ended with an error and will not come back by itself."""
-        self._attempt.pop(lane, None)
-        self._do(lane, "has failed")
+        """The lane's worker group has ended with an error."""
+        self._lanes[lane] = _Lane("", "has failed")
         self._record("lane", lane=lane, note=error)
         self._orphan(lane, error)
         await self._notify()
 
     async def next_job(self, lane: int, attempt: str, seq: int) -> Job | None:
         """Job number `seq` of this lane: the same for each rank. None when there will be no more."""
-        known = self._orders.get((lane, attempt))
-        if known is None or known[0] != seq:
-            future: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
-            self._orders[lane, attempt] = (seq, future)
-            await self._until(lambda: self._closed or self._has_next() or self._attempt.get(lane) != attempt)
-            future.set_result(self._take(lane, attempt))
-            return future.result()
-        return await asyncio.shield(known[1])
+        workers = self._lanes[lane]
+        if workers.attempt != attempt:
+            return None
+        if workers.order is None or workers.seq != seq:
+            workers.seq, workers.order = seq, asyncio.ensure_future(self._take(lane, workers))
+        return await asyncio.shield(workers.order)
 
     async def report(self, trial_id: str, report: Report) -> Decision:
         """Rank 0's report. The answer waits for the scheduler's where the job is in lock-step."""
-        line = self._lines[trial_id]
-        if report.step <= line.step:  # a resumed trial repeats what is known
-            return line.decision
-        line.step = report.step
-        line.pending = report
-        number = line.delivered + 1
-        self._record("report", trial_id=trial_id, report=report)
-        await self._notify()
-        if line.job.lock_step:
-            await self._until(lambda: line.stop or line.asked > number or line.outcome is not None)
-        return line.decision
+        line = self._lines.get(trial_id)
+        if line is not None and report.step > line.step:  # a resumed trial repeats what is known
+            line.step, line.pending = report.step, report
+            number = line.delivered + 1
+            self._record("report", trial_id=trial_id, report=report)
+            await self._notify()
+            if line.job.lock_step:
+                await self._until(lambda: line.stop or line.asked > number or trial_id in self._ended)
+        if line is None or trial_id in self._ended:
+            return "interrupt"
+        return "stop" if line.stop else "go"
 
-    async def finish(self, lane: int, outcome: Outcome) -> None:
-        """Rank 0: the job has ended. Only the first end of a trial counts."""
-        if self._running.get(lane) == outcome.trial_id:
-            del self._running[lane]
-            self._do(lane, "waits for a trial")
+    async def finish(self, outcome: Outcome) -> None:
+        """Rank 0: a trial has ended. Only the first end of a trial counts."""
         self._end(outcome)
         await self._notify()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _has_next(self) -> bool:
-        if self._first:
-            held = [trial_id for trial_id in self._queue if trial_id.startswith(self._first)]
-            if not held:
-                return False
-            self._queue.remove(held[0])
-            self._queue.appendleft(held[0])
-            self._first = ""
-        return bool(self._queue)
-
-    def _take(self, lane: int, attempt: str) -> Job | None:
-        if self._attempt.get(lane) != attempt or not self._queue:
+    async def _take(self, lane: int, workers: _Lane) -> Job | None:
+        """The next job in the queue, for these workers while they are the lane's."""
+        workers.doing, workers.since = "waits for a trial", time.monotonic()
+        await self._until(
+            lambda: self._closed or self._lanes[lane] is not workers or bool(self._queue and not self._first)
+        )
+        if self._closed or self._lanes[lane] is not workers:
             return None
         line = self._lines[self._queue.popleft()]
+        line.lane = lane
         line.attempts += 1
-        self._running[lane] = line.job.trial_id
-        self._do(lane, f"trains {line.job.trial_id}")
+        workers.doing, workers.since = f"trains {line.job.trial_id}", time.monotonic()
         if line.attempts == 1:
             self._record("begin", lane=lane, trial_id=line.job.trial_id, job=line.job)
         return line.job
 
     def _orphan(self, lane: int, why: str) -> None:
-        trial_id = self._running.pop(lane, None)
-        if trial_id is None or self._lines[trial_id].outcome is not None:
-            return
-        if self._lines[trial_id].attempts >= self._max_attempts:
-            error = f"{why} {self._max_attempts} times" if self._max_attempts > 1 else why
-            self._end(Outcome(trial_id=trial_id, status="failed", error=error))
-        else:
-            self._queue.appendleft(trial_id)
+        """Put what a lane had back to the front of the queue: it goes on from its last checkpoint, here or elsewhere.
+
+        It may have had two: one in training, and the one before it, whose model was still being written.
+        """
+        for trial_id, line in reversed([item for item in self._lines.items() if item[1].lane == lane]):
+            line.lane = -1
+            if line.attempts < self._max_attempts:
+                self._queue.appendleft(trial_id)
+            else:
+                times = f" {self._max_attempts} times" if self._max_attempts > 1 else ""
+                self._end(Outcome(trial_id=trial_id, status="failed", error=f"{why}{times}"))
 
     def _end(self, outcome: Outcome) -> None:
-        line = self._lines[outcome.trial_id]
-        if line.outcome is None:
-            line.outcome = outcome
+        if self._lines.pop(outcome.trial_id, None) is not None:
+            self._ended[outcome.trial_id] = outcome
             self._record("end", trial_id=outcome.trial_id, outcome=outcome)
 
-    def _do(self, lane: int, what: str) -> None:
-        self._doing[lane] = (what, time.monotonic())
-
     def _record(self, kind: Literal["lane", "begin", "report", "end"], **what: Any) -> None:
-        self._events.append(Event(kind=kind, at=time.monotonic() - self._born, **what))
+        self._events.append(Event(kind=kind, at=self._epoch + time.monotonic(), **what))
+        self._happened += 1
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +23,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bothways import trial
+from bothways import data, trial
 from bothways.config import Experiment
+from bothways.cross_validation import CrossValidation, experiments
 from bothways.edges.hub import Decision, Job, Outcome
 from bothways.edges.ray_data import RayExecute
-from bothways.errors import one_line
+from bothways.errors import UserError, one_line
+from bothways.results import Report
 
 log = logging.getLogger(__name__)
 
@@ -67,33 +73,123 @@ class DdpCollective:
 
 
 def work(config: Mapping[str, Any]) -> None:
-    """What each worker of a lane runs: take a job, train it, report, until there are no more (or one, when cold)."""
+    """What each worker of a lane runs: take a job, train it, report; `trials` times, or until there are no more."""
     torch.set_num_threads(config["threads"])
-    hub, lane = config["hub"], config["lane"]
-    collective = DdpCollective()
-    attempt = collective.agree(uuid.uuid4().hex)
-    dataset = ray.get(config["dataset"])
-    workspace = trial.Workspace(collective.device)
-    if collective.rank == 0:
-        ray.get(hub.lane_started.remote(lane, attempt))
-    collective.agree(None)  # nobody asks for a job before the hub knows this attempt
-    for seq in itertools.count():
-        job: Job | None = ray.get(hub.next_job.remote(lane, attempt, seq))
+    with ThreadPoolExecutor(
+        max_workers=1, thread_name_prefix="writer"
+    ) as writer:  # leaving it waits for the last model
+        lane = Lane(config["hub"], config["lane"], ray.get(config["dataset"]), writer)
+        for seq in range(config["trials"]) if config["trials"] else itertools.count():
+            if not lane.serve(seq):
+                return
+
+
+class Lane:
+    """One worker of lane `number`. `writer` puts a trial's model onto the disk while the next trial trains."""
+
+    def __init__(self, hub: Any, number: int, dataset: data.Dataset, writer: ThreadPoolExecutor) -> None:
+        self._hub = hub
+        self._number = number
+        self._dataset = dataset
+        self._writer = writer
+        self._writing: Future[None] | None = None
+        self._collective = DdpCollective()
+        self._workspace = trial.Workspace(self._collective.device)
+        self._attempt = self._collective.agree(uuid.uuid4().hex)
+        if self._collective.rank == 0:
+            where = f"in process {os.getpid()} on {ray.util.get_node_ip_address()}"
+            ray.get(hub.lane_started.remote(number, self._attempt, where))
+        self._collective.agree(None)  # nobody asks for a job before the hub knows this attempt
+        self._free_at = time.monotonic()
+
+    def serve(self, seq: int) -> bool:
+        """Train job number `seq`. False when these processes are to take no more."""
+        job: Job | None = ray.get(self._hub.next_job.remote(self._number, self._attempt, seq))
         if job is None:
-            return
+            return False
         try:
-            outcome = _serve(job, dataset, workspace, collective, hub)
+            self._train(job)
         except Exception as error:
-            if collective.world > 1 and not isinstance(error, trial.Diverged):
-                # The other ranks wait in a collective: only a new worker group frees them.
-                ray.get(hub.lane_failed.remote(lane, one_line(error)))
-                raise
             log.exception("trial %s failed", job.trial_id)
-            outcome = Outcome(trial_id=job.trial_id, status="failed", error=one_line(_root(error)))
-        if collective.rank == 0:
-            ray.get(hub.finish.remote(lane, outcome))
-        if config["cold"]:
-            return
+            if self._collective.world > 1 and not isinstance(error, trial.Diverged):
+                raise  # the other ranks wait in a collective: only new processes free them
+            self._finish(Outcome(trial_id=job.trial_id, status="failed", error=one_line(_root(error))))
+            # What an unforeseen error leaves behind in a process is unknown.
+            return isinstance(error, trial.Diverged | UserError | ray.exceptions.RayTaskError)
+        return True
+
+    def _begin(self, job: Job, experiment: Experiment) -> trial.Trial | CrossValidation:
+        def begin(experiment: Experiment, directory: Path) -> trial.Trial:
+            fold = experiment.data.fold if job.folds else None
+            return trial.Trial(
+                experiment,
+                data.folded(self._dataset, fold, experiment.data.split_seed) if fold else self._dataset,
+                collective=self._collective,
+                execute=RayExecute(),
+                workspace=self._workspace,
+                directory=directory,
+            )
+
+        directory = Path(job.directory)
+        if not job.folds:
+            return begin(experiment, directory)
+        folds = experiments(experiment, job.folds, job.repeats)
+        return CrossValidation(folds, begin, directory=directory, rank=self._collective.rank)
+
+    def _train(self, job: Job) -> None:
+        """Train to the end, or until the hub says otherwise; save the model of a trial that was not stopped."""
+        experiment = Experiment(**job.experiment)
+        waited = time.monotonic() - self._free_at
+        run = self._begin(job, experiment)
+        try:
+            for number, report in enumerate(run.reports()):
+                decision = self._decision(job, report if number else _waited(report, waited))
+                if decision == "go" or report.step == report.steps:
+                    continue
+                if decision == "interrupt":  # this is where the trial will go on
+                    run.checkpoint()
+                    return self._finish(Outcome(trial_id=job.trial_id, status="interrupted"))
+                run.discard()
+                return self._finish(Outcome(trial_id=job.trial_id, status="stopped"))
+        except trial.Diverged:
+            run.discard()
+            raise
+        scored = run.score_test() if job.score_test else trial.Scored(metrics={}, hits=())
+        outcome = Outcome(
+            trial_id=job.trial_id, status="finished", test=scored.metrics, hits=scored.hits, note="; ".join(run.notes)
+        )
+        self._write(run.saving(), outcome)
+
+    def _decision(self, job: Job, report: Report) -> Decision:
+        said: Decision = "go"
+        if self._collective.rank == 0:
+            said = ray.get(self._hub.report.remote(job.trial_id, report))
+        said = self._collective.agree(said)
+        self._free_at = time.monotonic()
+        return said
+
+    def _write(self, write: Callable[[], Path], outcome: Outcome) -> None:
+        """Save the model beside what comes next; the trial ends when it is on the disk."""
+
+        def save() -> None:
+            try:
+                self._finish(replace(outcome, model_dir=str(write())))
+            except Exception as error:
+                self._finish(replace(outcome, status="failed", error=one_line(error)))
+
+        if self._writing is not None:
+            self._writing.result()  # one at a time: a slow disk holds trials back, it does not fill the memory
+        self._writing = self._writer.submit(save)
+
+    def _finish(self, outcome: Outcome) -> None:
+        if self._collective.rank == 0:
+            ray.get(self._hub.finish.remote(outcome))
+
+
+def _waited(report: Report, seconds: float) -> Report:
+    """A trial's first report, with what its lane has waited for the trial added to the trial's own start."""
+    start = report.metrics["time/start_s"] + seconds
+    return replace(report, metrics={**report.metrics, "time/start_s": start})
 
 
 def _root(error: BaseException) -> BaseException:
@@ -101,43 +197,3 @@ def _root(error: BaseException) -> BaseException:
     while inner := getattr(error, "cause", None) or error.__cause__:
         error = inner
     return error
-
-
-def _serve(job: Job, dataset: Any, workspace: Any, collective: DdpCollective, hub: Any) -> Outcome:
-    """Train one job, reporting to the hub, and save its model unless it was stopped."""
-    run = trial.Trial(
-        Experiment(**job.experiment),
-        dataset,
-        collective=collective,
-        execute=RayExecute(),
-        workspace=workspace,
-        directory=Path(job.directory),
-    )
-    try:
-        return _train(run, job, collective, hub)
-    except trial.Diverged:
-        run.discard()
-        raise
-
-
-def _train(run: trial.Trial, job: Job, collective: DdpCollective, hub: Any) -> Outcome:
-    for report in run.reports():
-        said: Decision = ray.get(hub.report.remote(job.trial_id, report)) if collective.rank == 0 else "go"
-        decision = collective.agree(said)
-        if decision == "go" or report.step == report.steps:
-            continue
-        if decision == "interrupt":  # this is where the trial will go on
-            run.checkpoint()
-            return Outcome(trial_id=job.trial_id, status="interrupted")
-        run.discard()
-        return Outcome(trial_id=job.trial_id, status="stopped")
-    scored = run.score_test() if job.score_test else None
-    model_dir = run.save()
-    return Outcome(
-        trial_id=job.trial_id,
-        status="finished",
-        model_dir=str(model_dir),
-        test=scored.metrics if scored else {},
-        hits=scored.hits if scored else (),
-        note="; ".join(run.notes),
-    )

@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import os
-import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from bothways.errors import UserError, one_line
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # about 14 s; the default is four minutes a call
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the tracker tries again by itself
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow
@@ -31,6 +30,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, Schema
 
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "interrupted": "KILLED", "failed": "FAILED"}
+MODEL = "bothways.model"
+"""The tag of a run whose model is in the store."""
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec("string", "text"), ColSpec("string", "pair", required=False)]),
     outputs=Schema([ColSpec("string", "label"), ColSpec("double", "probability")]),
@@ -82,61 +83,77 @@ class Store:
         else:
             self._experiment = found.experiment_id
         mlflow.set_experiment(experiment_id=self._experiment)  # where logged models go
-        self._parent = self._find("") or self._create(sweep, self._tags)
+        self._runs = self._known()
+        if "sweep" not in self._runs:
+            self._runs["sweep"] = self._create(sweep, self._tags, "sweep")
+        self._parent = self._runs["sweep"].info.run_id
         self._client.update_run(self._parent, status="RUNNING")
-        self._runs: dict[str, str] = {}
 
-    def _find(self, trial_id: str) -> str | None:
-        """The run of a trial (or of the sweep: '') that an interrupted process of this sweep has left."""
-        wanted = (
-            f"tags.`bothways.id` = '{self._tags['bothways.id']}' and tags.`bothways.trial` = '{trial_id or 'sweep'}'"
-        )
-        runs = self._client.search_runs([self._experiment], wanted, max_results=1)
-        return runs[0].info.run_id if runs else None
+    def _known(self) -> dict[str, entities.Run]:
+        """The runs that this sweep has in the store, by trial; its own is `sweep`."""
+        found: dict[str, entities.Run] = {}
+        token = None
+        while token != "":
+            page = self._client.search_runs(
+                [self._experiment], f"tags.`bothways.id` = '{self._tags['bothways.id']}'", page_token=token
+            )
+            found |= {run.data.tags["bothways.trial"]: run for run in page}
+            token = page.token or ""
+        return found
 
-    def _create(self, name: str, tags: Mapping[str, str], trial_id: str = "") -> str:
-        run = self._client.create_run(
-            self._experiment, run_name=name, tags={**tags, "bothways.trial": trial_id or "sweep"}
-        )
-        return str(run.info.run_id)
+    def _create(self, name: str, tags: Mapping[str, str], trial_id: str) -> entities.Run:
+        return self._client.create_run(self._experiment, run_name=name, tags={**tags, "bothways.trial": trial_id})
+
+    def has(self, trial_id: str, step: int, status: str) -> bool:
+        """Whether the store has the trial up to `step`, and its end as `status` (a trial's, or '')."""
+        run = self._runs.get(trial_id)
+        return run is not None and run.info.status == STATUS.get(status) and self._step(trial_id) >= step
+
+    def _step(self, trial_id: str) -> int:
+        known = self._runs[trial_id].data.metrics.get("step", -1)
+        return self._steps.setdefault(trial_id, int(known))
 
     def begin(self, trial_id: str, name: str, experiment: Mapping[str, Any], knobs: Mapping[str, Any]) -> None:
         """A trial starts, or goes on. `knobs` (dotted path → value) is what the search chose; all is logged."""
-        found = self._find(trial_id)
-        if found:
-            self._steps[trial_id] = int(self._client.get_run(found).data.metrics.get("step", -1))
-            self._client.update_run(found, status="RUNNING")
-            self._runs[trial_id] = found
-            return
-        tags = {"mlflow.parentRunId": self._parent, **self._tags}
-        self._runs[trial_id] = self._create(name, tags, trial_id)
-        params = flat(experiment) | {path: str(value) for path, value in knobs.items()}
-        self._client.log_batch(self._runs[trial_id], params=[entities.Param(k, v[:6000]) for k, v in params.items()])
+        known = self._runs.get(trial_id)
+        run = known or self._create(name, {"mlflow.parentRunId": self._parent, **self._tags}, trial_id)
+        self._runs[trial_id] = run
+        if known:
+            self._client.update_run(run.info.run_id, status="RUNNING")
+        if not run.data.params:
+            params = flat(experiment) | {path: str(value) for path, value in knobs.items()}
+            self._client.log_batch(run.info.run_id, params=[entities.Param(k, v[:6000]) for k, v in params.items()])
 
     def report(self, trial_id: str, step: int, metrics: Mapping[str, float], at: int) -> None:
         """Metrics after `step` steps, seen at `at` (Unix ms). A step that the store has is not logged again."""
-        if step <= self._steps.get(trial_id, -1):
+        if step <= self._step(trial_id):
             return
+        self._log(self._id(trial_id), {**metrics, "step": float(step)}, step, at)
         self._steps[trial_id] = step
-        self._log(self._runs[trial_id], {**metrics, "step": float(step)}, step, at)
+
+    def _id(self, trial_id: str) -> str:
+        return str(self._runs[trial_id].info.run_id)
 
     def _log(self, run_id: str, metrics: Mapping[str, float], step: int, at: int) -> None:
         logged = [entities.Metric(key, value, at, step) for key, value in metrics.items()]
         self._client.log_batch(run_id, metrics=logged)
 
-    def end(self, trial_id: str, status: str, test: Mapping[str, float], model_dir: str, error: str) -> None:
-        """A trial has ended as `finished`, `stopped`, `interrupted` or `failed`; a finished one's model is logged."""
+    def end(self, trial_id: str, status: str, test: Mapping[str, float], model_dir: str, error: str, at: int) -> None:
+        """A trial has ended as `finished`, `stopped`, `interrupted` or `failed`; a finished one's model is logged.
+
+        `at`: when (Unix ms).
+        """
         if trial_id not in self._runs:  # it was stopped while it waited in the queue
             return
-        run_id = self._runs[trial_id]
+        run_id = self._id(trial_id)
         if test:
-            scores = {f"test/{name}": value for name, value in test.items()}
-            self._log(run_id, scores, self._steps.get(trial_id, 0), int(time.time() * 1000))
-        if model_dir:
-            self._log_model(run_id, Path(model_dir), name="model")
+            self._log(run_id, {f"test/{name}": value for name, value in test.items()}, self._step(trial_id), at)
+        if model_dir and MODEL not in self._runs[trial_id].data.tags:
+            logged = self._log_model(run_id, Path(model_dir), name="model")
+            self._client.set_tag(run_id, MODEL, logged.model_id)
         if error:
             self._client.set_tag(run_id, "error", error)
-        self._client.set_terminated(run_id, STATUS[status])
+        self._client.set_terminated(run_id, STATUS[status], at)
 
     def data(self, name: str, dataset: Dataset, source: str) -> None:
         """The data set of the sweep, with our digest and its rows by split."""
@@ -172,9 +189,9 @@ class Store:
         """A text file of the sweep."""
         self._client.log_text(self._parent, text, path)
 
-    def summary(self, metrics: Mapping[str, float]) -> None:
+    def summary(self, metrics: Mapping[str, float], at: int) -> None:
         """Metrics of the sweep itself."""
-        self._log(self._parent, metrics, 0, int(time.time() * 1000))
+        self._log(self._parent, metrics, 0, at)
 
     def champion(self, model_dir: Path, registered: str, tags: Mapping[str, str]) -> None:
         """Register a self-contained model as a new version of `registered` and move the alias `champion` to it."""
@@ -189,7 +206,7 @@ class Store:
 
     def close(self, status: str) -> None:
         """End the parent with `status`, and any child that is still running as KILLED: no run is left open."""
-        for run_id in self._runs.values():
-            if self._client.get_run(run_id).info.status == "RUNNING":
-                self._client.set_terminated(run_id, "KILLED")
+        open_runs = f"tags.`bothways.id` = '{self._tags['bothways.id']}' and attributes.status = 'RUNNING'"
         self._client.set_terminated(self._parent, status)
+        for run in self._client.search_runs([self._experiment], open_runs):
+            self._client.set_terminated(run.info.run_id, "KILLED")

@@ -5,24 +5,29 @@ There is one writer, the driver. MLflow itself is imported by that thread, while
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import os
 import queue
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bothways.config import Pipeline
 from bothways.data import Dataset
+from bothways.edges.hub import Event
 from bothways.errors import one_line
 
 if TYPE_CHECKING:
     from bothways.edges.mlflow_store import Store
 
 log = logging.getLogger(__name__)
+
+Task = Callable[["Store"], None]
 
 PATIENCE_S = 60.0
 """How long the end of a run waits for a store that is slow, or away."""
@@ -56,8 +61,11 @@ def git_tags(where: Path) -> dict[str, str]:
 class MlflowTracker:
     """`contracts.Tracker` of what is run in `directory`. A context manager: leaving it writes what is queued.
 
+    While the store is away, what is to be written waits in order, and is tried again; what it never takes is in the
+    sweep's record still, from which `replay` makes up for it. All writes can be repeated without doubling anything.
+
     `identity`: of the sweep, the same when it is resumed, another for a sweep that has come to bear its name.
-    `problems`: what could not be written, one line each.
+    `problems`: what could not be written, one line each. `cpu_s`: what tracking has cost the processor so far.
     """
 
     def __init__(self, pipeline: Pipeline, directory: Path, dataset: Dataset, identity: str) -> None:
@@ -65,10 +73,13 @@ class MlflowTracker:
         storage.mkdir(parents=True, exist_ok=True)
         self.uri = tracking_uri(storage, pipeline.run.tracking_uri)
         self.problems: list[str] = []
+        self.cpu_s = 0.0
         self._where = {"name": pipeline.name, "sweep": directory.name, "artifacts": storage / "mlartifacts"}
         self._tags = git_tags(Path(__file__).parent) | {"bothways.data": dataset.digest, "bothways.id": identity}
         self._store: Store | None = None
-        self._queue: queue.Queue[Callable[[Store], None] | None] = queue.Queue()
+        self._queue: queue.Queue[Task | None] = queue.Queue()
+        self._closing = threading.Event()
+        self._until = float("inf")
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._queue.put(lambda store: store.data(pipeline.name, dataset, pipeline.experiment.data.source))
 
@@ -80,40 +91,112 @@ class MlflowTracker:
         status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
         self._queue.put(lambda store: store.close(status))
         self._queue.put(None)
-        self._thread.join(timeout=PATIENCE_S)
-        if self._thread.is_alive():
-            self.problems.append(f"{self.uri} does not answer: {self._queue.qsize()} records were given up")
+        self._until = time.monotonic() + PATIENCE_S
+        self._closing.set()
+        self._thread.join(timeout=PATIENCE_S + 5)
+        if left := self.waiting:
+            self.problems.append(
+                f"{self.uri} does not answer: {left - 1} writes are left, --resume makes up for them"
+            )
+
+    @property
+    def waiting(self) -> int:
+        """How many writes are queued or under way."""
+        return self._queue.unfinished_tasks
+
+    def __call__(self, event: Event) -> None:
+        """An event of the hub, as it happens."""
+        self._queue.put(lambda store: _apply(store, event))
+
+    def replay(self, events: Iterable[Event]) -> None:
+        """What an earlier process of this sweep has recorded; trials that the store has in full are passed over."""
+        stories: dict[str, list[Event]] = {}
+        for event in events:
+            stories.setdefault(event.trial_id, []).append(event)
+
+        def write(story: list[Event], store: Store) -> None:
+            steps = [event.report.step for event in story if event.report]
+            ends = [event.outcome.status for event in story if event.outcome]
+            if not store.has(story[0].trial_id, max(steps, default=-1), ends[-1] if ends else ""):
+                for event in story:
+                    _apply(store, event)
+
+        for story in stories.values():
+            self._queue.put(functools.partial(write, story))
 
     def begin(self, trial_id: str, name: str, experiment: Mapping[str, Any], knobs: Mapping[str, Any]) -> None:
         self._queue.put(lambda store: store.begin(trial_id, name, experiment, knobs))
 
     def report(self, trial_id: str, step: int, metrics: Mapping[str, float]) -> None:
-        at = int(time.time() * 1000)
+        at = _now()
         self._queue.put(lambda store: store.report(trial_id, step, metrics, at))
 
     def end(self, trial_id: str, status: str, test: Mapping[str, float], model_dir: str = "", error: str = "") -> None:
-        self._queue.put(lambda store: store.end(trial_id, status, test, model_dir, error))
+        at = _now()
+        self._queue.put(lambda store: store.end(trial_id, status, test, model_dir, error, at))
 
     def artifact(self, path: str, text: str) -> None:
         self._queue.put(lambda store: store.artifact(path, text))
 
     def summary(self, metrics: Mapping[str, float]) -> None:
-        self._queue.put(lambda store: store.summary(metrics))
+        at = _now()
+        self._queue.put(lambda store: store.summary(metrics, at))
 
     def champion(self, model_dir: Path, registered: str, tags: Mapping[str, str]) -> None:
         self._queue.put(lambda store: store.champion(model_dir, registered, tags))
 
+    # -- the thread -------------------------------------------------------------------------------------------------
+
     def _write(self) -> None:
-        while (task := self._queue.get()) is not None:
+        while (task := self._queue.get()) is not None and self._done(task):
+            self._queue.task_done()
+            self.cpu_s = time.thread_time()
+        if task is None:
+            self._queue.task_done()
+
+    def _done(self, task: Task) -> bool:
+        """Try until the store takes the task, or, opened anew, refuses it again. False when patience is at its end."""
+        refused = False
+        for pause in itertools.chain((1.0, 2.0, 4.0, 8.0), itertools.repeat(15.0)):
             try:
-                task(self._opened())
+                self._store = self._store or self._opened()
+            except Exception as error:  # it is away
+                log.warning("MLflow: %s", one_line(error))
+                refused = False
+                if time.monotonic() > self._until:
+                    return False
+                if self._closing.wait(pause):
+                    time.sleep(1.0)
+                continue
+            try:
+                task(self._store)
+                return True
             except Exception as error:
                 log.warning("MLflow: %s", one_line(error))
-                self.problems.append(one_line(error))
+                self._store = None
+                if refused:
+                    self.problems.append(one_line(error))
+                    return True
+                refused = True
+        raise AssertionError("pauses never end")
 
     def _opened(self) -> Store:
-        if self._store is None:
-            from bothways.edges.mlflow_store import Store
+        from bothways.edges.mlflow_store import Store
 
-            self._store = Store(self.uri, tags=self._tags, **self._where)  # type: ignore[arg-type]
-        return self._store
+        return Store(self.uri, tags=self._tags, **self._where)  # type: ignore[arg-type]
+
+
+def _apply(store: Store, event: Event) -> None:
+    """Write an event of the hub. The event's own time makes it the same write whenever it is repeated."""
+    at = int(event.at * 1000)
+    if event.job is not None:
+        store.begin(event.trial_id, event.trial_id, event.job.experiment, event.job.knobs)
+    elif event.report is not None:
+        store.report(event.trial_id, event.report.step, event.report.metrics, at)
+    elif event.outcome is not None:
+        ended = event.outcome
+        store.end(event.trial_id, ended.status, ended.test, ended.model_dir, ended.error, at)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

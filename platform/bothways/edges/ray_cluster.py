@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bothways.config import Run
 from bothways.edges.hub import Hub
@@ -19,9 +20,6 @@ HEADROOM = 1 / 3
 
 LANE_THREAD = "lane-"
 """How the names of the threads begin that drive the lanes."""
-
-HubActor = ray.remote(num_cpus=0, max_concurrency=1000)(Hub)
-"""`Hub` as an actor: every waiting lane and trial holds one of its slots, none holds a CPU."""
 
 
 def start_ray(run: Run) -> None:
@@ -39,6 +37,16 @@ def start_ray(run: Run) -> None:
         ray.init(address="local", num_cpus=logical_cpus(), include_dashboard=False, **common)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_term)  # Ray has put its own in its place, which only exits
+
+
+def start_hub(max_attempts: int, first: str = "") -> Any:
+    """A `Hub` as an actor on this node, so that no other node's loss is the sweep's.
+
+    Every waiting lane and trial holds one of its slots, none holds a CPU.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0, max_concurrency=1000, scheduling_strategy=here)(Hub)
+    return actor.remote(max_attempts, first)
 
 
 def leave_ray() -> None:

@@ -2,6 +2,10 @@
 
 A cold trial pays for processes, imports and a process group (20 to 35 s each on two cores); in a lane it pays for its
 training. Lanes end by returning, never by being torn down from outside, so their resources always come back.
+
+There is one rule for everything that can happen to a lane: keep as many as there should be. Whatever makes one end (it
+failed, its node was lost, it has run as many trials as it may), a new worker group takes its place if the cluster has
+room for it.
 """
 
 from __future__ import annotations
@@ -18,10 +22,13 @@ import ray.train.torch
 
 from bothways.config import Run
 from bothways.edges.ray_cluster import LANE_THREAD, gpus_per_worker, lane_count
-from bothways.errors import one_line
+from bothways.errors import UserError, one_line
 
-LANE_FAILURES = 12
-"""Restarts of one lane's worker group before the lane is given up (each trial has its own, smaller cap)."""
+LANE_FAILURES = 6
+"""Failures of a lane in a row, each within `YOUNG_S` of its start, before it is given up. A trial has its own cap."""
+YOUNG_S = 300.0
+POLL_S = 2.0
+"""How often the number of lanes is compared with what the cluster holds."""
 
 
 def _work(config: Mapping[str, Any]) -> None:
@@ -31,35 +38,78 @@ def _work(config: Mapping[str, Any]) -> None:
 
 
 class Lanes:
-    """The lanes of one sweep, each driven by a thread. Use as a context manager: leaving it ends them all."""
+    """The lanes of one sweep. Use as a context manager: leaving it ends them all.
+
+    `len()` is how many there should be: `run.lanes`, or what the cluster holds at this moment.
+    """
 
     def __init__(self, hub: Any, dataset: Any, run: Run, storage: Path) -> None:
         self._hub = hub
         self._run = run
         self._storage = storage
         self._dataset = dataset
+        self._wanted = lane_count(run)
+        self._driven: dict[int, threading.Thread] = {}
+        self._failures: dict[int, int] = {}
+        self._why = ""
         self._closing = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._drive, args=(lane,), name=f"{LANE_THREAD}{lane}", daemon=True)
-            for lane in range(lane_count(run))
-        ]
+        self._ended = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, name="lanes", daemon=True)
 
     def __len__(self) -> int:
-        return len(self._threads)
+        return self._wanted
 
     def __enter__(self) -> Lanes:
-        for thread in self._threads:
-            thread.start()
+        self._supervisor.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """End the lanes. One that is in the middle of a trial when an error or Ctrl-C comes is not waited for long."""
         self._closing.set()
+        self._ended.set()
         said = error is not None and not isinstance(error, KeyboardInterrupt)
         ray.get(self._hub.close.remote(one_line(error) if error and said else ""))
         until = time.monotonic() + (60 if error is None else 5)
-        for thread in self._threads:
+        for thread in (self._supervisor, *self._driven.values()):
             thread.join(timeout=max(0.0, until - time.monotonic()))
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        """Start the lanes that are missing, whenever one has ended and every `POLL_S`."""
+        while not self._closing.is_set():
+            self._ended.clear()
+            self._driven = {lane: thread for lane, thread in self._driven.items() if thread.is_alive()}
+            free = [lane for lane in range(self._wanted) if lane not in self._driven and self._may_start(lane)]
+            for lane in free[: self._wanted - len(self._driven)]:
+                self._driven[lane] = threading.Thread(
+                    target=self._drive, args=(lane,), name=f"{LANE_THREAD}{lane}", daemon=True
+                )
+                self._driven[lane].start()
+            if not self._driven:
+                ray.get(self._hub.close.remote(f"every lane has failed again and again: {self._why}"))
+                return
+            self._ended.wait(POLL_S)
+            if self._run.lanes is None:
+                self._wanted = _fitting(self._run)
+
+    def _may_start(self, lane: int) -> bool:
+        return self._failures.get(lane, 0) < LANE_FAILURES
+
+    def _drive(self, lane: int) -> None:
+        """One worker group, from its start to its end."""
+        began = time.monotonic()
+        try:
+            self._trainer(lane).fit()
+        except Exception as error:
+            young = time.monotonic() - began < YOUNG_S
+            self._failures[lane] = self._failures.get(lane, 0) + 1 if young else 1
+            self._why = _why(error)
+            if not self._closing.is_set():
+                ray.get(self._hub.lane_failed.remote(lane, self._why))
+        else:
+            self._failures[lane] = 0
+        self._ended.set()
 
     def _trainer(self, lane: int) -> ray.train.torch.TorchTrainer:
         gpus = gpus_per_worker(self._run)
@@ -71,7 +121,7 @@ class Lanes:
                 "lane": lane,
                 "dataset": self._dataset,
                 "threads": self._run.threads,
-                "cold": self._run.execution == "cold",
+                "trials": self._run.trials_per_group,
             },
             scaling_config=ray.train.ScalingConfig(
                 num_workers=self._run.workers, use_gpu=bool(gpus), resources_per_worker=resources
@@ -79,21 +129,23 @@ class Lanes:
             run_config=ray.train.RunConfig(
                 name=f"lane-{lane}",
                 storage_path=str(self._storage / "lanes"),
-                failure_config=ray.train.FailureConfig(max_failures=LANE_FAILURES, controller_failure_limit=3),
+                # A failed group is not restarted by Train: see the module's one rule.
+                failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
             ),
         )
 
-    def _drive(self, lane: int) -> None:
-        failures = 0
-        while not self._closing.is_set():
-            try:
-                self._trainer(lane).fit()
-            except Exception as error:
-                failures += 1
-                if not self._closing.is_set():
-                    ray.get(self._hub.lane_failed.remote(lane, one_line(error)))
-                if failures == 2:
-                    return
-            else:
-                if self._run.execution == "warm":
-                    return
+
+def _why(error: Exception) -> str:
+    """What ended a worker group, in one line."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    if any(isinstance(failure, ray.exceptions.RayActorError) for failure in failures):
+        return "its worker died"
+    return one_line(failures[0] if failures else error)
+
+
+def _fitting(run: Run) -> int:
+    """How many lanes the cluster holds now; one, if it holds none, for it may grow again."""
+    try:
+        return lane_count(run)
+    except UserError:
+        return 1

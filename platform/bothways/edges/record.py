@@ -6,14 +6,14 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 import ray
 
-from bothways.edges.hub import Event, Outcome
+from bothways.edges.hub import Event, Job, Outcome
 from bothways.errors import one_line
 from bothways.results import Report
 
@@ -42,6 +42,25 @@ class TrialRecord:
         return self.reports[-1].metrics[metric] if self.reports else None
 
 
+def read(file: Path) -> Iterator[Event]:
+    """The events that an earlier process has left, in order. A last line cut short by a kill is cut off."""
+    if not file.exists():
+        return
+    whole = file.read_bytes().rpartition(b"\n")[0]
+    os.truncate(file, len(whole) + bool(whole))
+    yield from map(_event, whole.split(b"\n") if whole else ())
+
+
+def _event(line: bytes) -> Event:
+    plain = json.loads(line)
+    for name, kind in (("job", Job), ("report", Report), ("outcome", Outcome)):
+        if name in plain:
+            plain[name] = kind(**plain[name])
+    if outcome := plain.get("outcome"):
+        plain["outcome"] = replace(outcome, hits=tuple(outcome.hits))  # JSON has no tuples
+    return Event(**plain)
+
+
 class Record:
     """Collects the trials of a sweep from its events, and appends them to `events.jsonl`."""
 
@@ -52,13 +71,10 @@ class Record:
 
     @classmethod
     def replay(cls, file: Path) -> Record:
-        """The record that an earlier process of this sweep has left. A last line cut short by a kill is cut off."""
+        """The record that an earlier process of this sweep has left."""
         record = cls(file)
-        if file.exists():
-            whole = file.read_bytes().rpartition(b"\n")[0]
-            os.truncate(file, len(whole) + bool(whole))
-            for line in whole.split(b"\n") if whole else ():
-                record._take(json.loads(line))
+        for event in read(file):
+            record._take(event)
         return record
 
     @property
@@ -68,32 +84,25 @@ class Record:
         return sorted(found, key=lambda trial: trial.number)
 
     def __call__(self, event: Event) -> None:
+        self._take(event)
         plain = {k: v for k, v in asdict(event).items() if v not in (None, "", -1)}
-        self._take(plain)
         if self._open is None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._open = self._file.open("a", encoding="utf-8")
         self._open.write(json.dumps(plain, ensure_ascii=False) + "\n")
         self._open.flush()
 
-    def _take(self, event: Mapping[str, Any]) -> None:
-        match event["kind"]:
-            case "begin":
-                job = event["job"]
-                self.trials.setdefault(
-                    job["trial_id"], TrialRecord(job["trial_id"], job["experiment"], job["knobs"])
-                ).outcome = None
-            case "report":
-                trial = self.trials[event["trial_id"]]
-                report = Report(**event["report"])
-                if not trial.reports or report.step > trial.reports[-1].step:
-                    trial.reports.append(report)
-            case "end" if event["trial_id"] in self.trials:
-                self.trials[event["trial_id"]].outcome = _outcome(event["outcome"])
-
-
-def _outcome(plain: Mapping[str, Any]) -> Outcome:
-    return Outcome(**{**plain, "hits": tuple(plain["hits"])})  # JSON has no tuples
+    def _take(self, event: Event) -> None:
+        if event.job is not None:
+            begun = TrialRecord(event.job.trial_id, event.job.experiment, event.job.knobs)
+            self.trials.setdefault(begun.trial_id, begun).outcome = None
+        elif (trial := self.trials.get(event.trial_id)) is None:
+            return  # of a lane, or of a trial that has never begun
+        elif event.report is not None:
+            if not trial.reports or event.report.step > trial.reports[-1].step:
+                trial.reports.append(event.report)
+        else:
+            trial.outcome = event.outcome
 
 
 class Pump(threading.Thread):
@@ -134,7 +143,7 @@ class Pump(threading.Thread):
 
     def catch_up(self) -> None:
         """Wait until the sinks have seen all that has happened so far."""
-        happened = len(ray.get(self._hub.events.remote(0, 0.0)))
+        happened = ray.get(self._hub.happened.remote())
         while self._seen < happened and self.is_alive():
             time.sleep(0.01)
 

@@ -16,7 +16,7 @@ from bothways.edges import local
 from bothways.edges.hub import Event, Job
 from bothways.edges.lease import lease
 from bothways.edges.mlflow_tracking import MlflowTracker
-from bothways.edges.ray_cluster import HubActor, leave_ray, start_ray
+from bothways.edges.ray_cluster import leave_ray, start_hub, start_ray
 from bothways.edges.ray_train import Lanes
 from bothways.edges.record import Pump, Record
 from bothways.results import Report, TrialResult
@@ -66,7 +66,7 @@ def _through_ray(pipeline: Pipeline, directory: Path, dataset: data.Dataset, on_
     with contextlib.ExitStack() as stack:
         start_ray(run)
         stack.callback(leave_ray)
-        hub = HubActor.remote(run.max_failures)
+        hub = start_hub(run.max_failures)
         pump = Pump(hub, [record, forward], run.stall_timeout_s, lambda why: ray.get(hub.close.remote(why)))
         pump.start()
         stack.callback(pump.drain)

@@ -18,13 +18,12 @@ import ray
 from bothways import analysis, data, report, spaces, yaml_io
 from bothways.config import Pipeline, Search
 from bothways.edges.confirm import Confirmed, confirm
-from bothways.edges.hub import Event
 from bothways.edges.lease import lease, sweep_directory
 from bothways.edges.mlflow_tracking import MlflowTracker
-from bothways.edges.ray_cluster import HubActor, leave_ray, start_ray
+from bothways.edges.ray_cluster import leave_ray, start_hub, start_ray
 from bothways.edges.ray_train import Lanes
-from bothways.edges.ray_tune import Mode, Past, run_search, worst
-from bothways.edges.record import Pump, Record, Sink, TrialRecord
+from bothways.edges.ray_tune import Mode, Past, run_search
+from bothways.edges.record import Pump, Record, Sink, TrialRecord, read
 from bothways.errors import UserError
 from bothways.results import SweepResult
 
@@ -62,16 +61,17 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
     """Run the sweep. `view` sees every event. Interrupted by KeyboardInterrupt, it ends cleanly and can be resumed."""
     run, directory = plan.pipeline.run, plan.directory
     with lease(directory), contextlib.ExitStack() as stack:
-        record = Record.replay(directory / "events.jsonl")
+        record = Record.replay(journal := directory / "events.jsonl")
         dataset = data.load(plan.pipeline.experiment.data, directory)
         identity = _same_sweep(plan, dataset)
         tracker = stack.enter_context(MlflowTracker(plan.pipeline, directory, dataset, identity))
+        tracker.replay(read(journal))
         start_ray(run)
         stack.callback(leave_ray)
         # Tune starts several trials at once: whichever reaches the hub first, the control begins first.
-        hub = HubActor.remote(run.max_failures, "" if record.trials else "000-")
+        hub = start_hub(run.max_failures, "" if record.trials else "000-")
         stall = _Stall(hub)
-        pump = Pump(hub, [record, _Forward(tracker), view], run.stall_timeout_s, stall)
+        pump = Pump(hub, [record, tracker, view], run.stall_timeout_s, stall)
         pump.start()
         stack.callback(pump.drain)
         with stall.named(), Lanes(hub, ray.put(dataset), run, directory) as lanes:
@@ -81,7 +81,7 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
                 plan.pipeline.experiment,
                 hub=hub,
                 directory=directory,
-                lanes=len(lanes),
+                lanes=lanes,
                 metric=plan.metric,
                 mode=plan.mode,
                 past=_past(record, plan),
@@ -96,22 +96,6 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
 
 
 # -- the parts ------------------------------------------------------------------------------------------------------
-
-
-class _Forward:
-    """Hub events → tracker calls."""
-
-    def __init__(self, tracker: MlflowTracker) -> None:
-        self._tracker = tracker
-
-    def __call__(self, event: Event) -> None:
-        if event.kind == "begin" and event.job:
-            self._tracker.begin(event.trial_id, event.trial_id, event.job.experiment, event.job.knobs)
-        elif event.kind == "report" and event.report:
-            self._tracker.report(event.trial_id, event.report.step, event.report.metrics)
-        elif event.kind == "end" and event.outcome:
-            ended = event.outcome
-            self._tracker.end(event.trial_id, ended.status, ended.test, ended.model_dir, ended.error)
 
 
 class _Stall:
@@ -167,14 +151,15 @@ def _inputs(plan: Plan) -> dict[str, str]:
 
 def _past(record: Record, plan: Plan) -> list[Past]:
     """The search's trials so far. One that failed stays failed: the same experiment would fail again."""
-
-    def value(trial: TrialRecord) -> float | None:
-        status = trial.outcome.status if trial.outcome else "interrupted"
-        if status == "failed":
-            return worst(plan.mode)
-        return trial.value(plan.metric) if status in ("finished", "stopped") else None
-
-    return [Past(number=trial.number, point=trial.knobs, value=value(trial)) for trial in record.searched]
+    return [
+        Past(
+            number=trial.number,
+            point=trial.knobs,
+            status=trial.outcome.status if trial.outcome else "interrupted",
+            curve={report.step: report.metrics[plan.metric] for report in trial.reports},
+        )
+        for trial in record.searched
+    ]
 
 
 def _best(record: Record, plan: Plan) -> TrialRecord:
