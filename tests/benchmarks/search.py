@@ -37,7 +37,7 @@ def ours(trials: int, data: Path) -> dict[str, Any]:
     from bothways import data as loading
     from bothways import spaces
     from bothways.config import Experiment, Run, Search
-    from bothways.edges.ray_cluster import HubActor, start_ray
+    from bothways.edges.ray_cluster import start_hub, start_ray
     from bothways.edges.ray_train import Lanes
     from bothways.edges.ray_tune import run_search
 
@@ -54,7 +54,7 @@ def ours(trials: int, data: Path) -> dict[str, Any]:
         run = Run(lanes=CONCURRENT)
         start_ray(run)
         began = time.monotonic()
-        hub = HubActor.remote(3)
+        hub = start_hub(3)
         with Lanes(hub, ray.put(dataset), run, directory):
             run_search(
                 Search(space="space.yaml", trials=trials, grace_steps=STEPS),

@@ -38,19 +38,19 @@ def fake_lane(hub: Any, lane: int) -> None:
             if ray.get(hub.report.remote(job.trial_id, report)) != "go" and step < 90:
                 status = "stopped"
                 break
-        ray.get(hub.finish.remote(lane, Outcome(trial_id=job.trial_id, status=status)))  # type: ignore[arg-type]
+        ray.get(hub.finish.remote(Outcome(trial_id=job.trial_id, status=status)))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def searched(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
     import ray
 
-    from bothways.edges.ray_cluster import HubActor
+    from bothways.edges.ray_cluster import start_hub
     from bothways.edges.ray_tune import run_search
 
     tmp_path = tmp_path_factory.mktemp("search")
     (tmp_path / "space.yaml").write_text(SPACE)
-    hub = HubActor.remote(3, "000-")
+    hub = start_hub(3, "000-")
     lanes = [threading.Thread(target=fake_lane, args=(hub, lane), daemon=True) for lane in (0, 1)]
     for lane in lanes:
         lane.start()
@@ -60,7 +60,7 @@ def searched(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Eve
         BASE,
         hub=hub,
         directory=tmp_path,
-        lanes=2,
+        lanes=range(2),
         metric="selection/accuracy",
         mode="max",
     )
@@ -112,7 +112,10 @@ def test_a_resumed_search_keeps_its_numbers_goes_on_with_what_was_unfinished_and
     search = PointSearch(
         space,
         first=space.first_points(BASE),
-        past=[Past(number=0, point=done, value=0.7), Past(number=3, point=open_, value=None)],
+        past=[
+            Past(number=0, point=done, status="finished", curve={30: 0.6, 90: 0.7}),
+            Past(number=3, point=open_, curve={30: 0.6}),
+        ],
         metric="selection/accuracy",
         mode="max",
         seed=0,

@@ -9,8 +9,8 @@ import functools
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sized
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,27 +19,34 @@ import ray
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from bothways import spaces
 from bothways.config import Experiment, Search
 from bothways.edges.hub import Job
 from bothways.errors import UserError, one_line
-from bothways.results import Report
+from bothways.results import Report, Status
 
 Mode = Literal["min", "max"]
 
+MESSENGER_FAILURES = 8
+"""How often Tune may lose its side of one trial."""
 REPEATS = 30
 """How often a sampler that proposes what was tried is asked again before it gets its way: a space can be small."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """A trial of an interrupted sweep. `value` is None when it had not ended: it then goes on, under its number."""
+    """A trial as far as it is known. `curve`: the metric after each step it was looked at.
+
+    `status` `interrupted`: it has not ended; in a search that is taken up again it goes on, under its number.
+    """
 
     number: int
     point: Mapping[str, Any]
-    value: float | None
+    status: Status = "interrupted"
+    curve: Mapping[int, float] = field(default_factory=dict)
 
 
 def worst(mode: Mode) -> float:
@@ -55,54 +62,103 @@ def trial_id(number: int, point: Mapping[str, Any]) -> str:
 class PointSearch(OptunaSearch):  # type: ignore[misc]
     """OptunaSearch over a conditional space: numbers its points, begins with the given ones, replays a past.
 
-    A point that was tried is not tried again: an experiment has one result, so the sampler is told it at once.
+    A point that was tried is not tried again: an experiment has one result, so the sampler is told it at once. Of a
+    stopped trial the sampler learns that it was stopped, where, and with what score: told as a result, the score of a
+    few steps would compete with those of all steps, and a log-loss, which rises once a model begins to overfit, would
+    win.
     """
 
     def __init__(self, space: spaces.Space, *, first: Iterable[Mapping[str, Any]], past: Iterable[Past], **named: Any):
         super().__init__(space=functools.partial(spaces.suggest, space=space), **named)
         past = list(past)
-        self._numbers = {_key(trial.point): trial.number for trial in past}
-        self._taken = set(self._numbers.values())
+        self._tried = {_key(trial.point): trial for trial in past}
+        self._next = max((trial.number for trial in past), default=-1) + 1
         self._points: dict[str, str] = {}
-        self._values: dict[str, float | None] = {}
         for trial in past:
-            if trial.value is not None:
+            if trial.status != "interrupted":
                 self._ot_study.enqueue_trial(dict(trial.point))
                 asked = self._ot_study.ask()
                 self._space(asked)
-                self._ot_study.tell(asked, trial.value)
-                self._values[_key(trial.point)] = trial.value
-        unfinished = [trial.point for trial in past if trial.value is None]
+                self._tell(asked, trial)
+        open_ = {_key(trial.point): trial for trial in past if trial.status == "interrupted"}
+        self._open = set(open_)
         begun = [trial.point.items() for trial in past]
-        for point in [*unfinished, *(point for point in first if not any(point.items() <= known for known in begun))]:
+        fresh = [point for point in first if not any(point.items() <= known for known in begun)]
+        for point in [*(trial.point for trial in open_.values()), *fresh]:
             self._ot_study.enqueue_trial(dict(point))
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """`number` and `point` (dotted path → value) of the next trial."""
         point = super().suggest(trial_id)
         for _ in range(REPEATS):
-            key = _key(point)
-            if key not in self._values:
+            tried = self._tried.get(_key(point))
+            if tried is None or _key(point) in self._open:
                 break
-            value = self._values[key]
-            state = TrialState.FAIL if value is None else TrialState.COMPLETE  # None: it is still running
-            self._ot_study.tell(self._ot_trials.pop(trial_id), value, state=state)
+            self._tell(self._ot_trials.pop(trial_id), tried)
             point = super().suggest(trial_id)
         key = self._points[trial_id] = _key(point)
-        if key in self._values:  # the space holds nothing new: the point is tried once more, as a trial of its own
-            self._numbers.pop(key)
-        self._values.setdefault(key, None)
-        number = self._numbers.setdefault(key, max(self._taken, default=-1) + 1)
-        self._taken.add(number)
-        return {"number": number, "point": point}
+        if key in self._open:
+            self._open.remove(key)
+        else:  # also where the space holds nothing new: the point is tried once more, as a trial of its own
+            self._tried[key] = Past(number=self._next, point=point)
+            self._next += 1
+        return {"number": self._tried[key].number, "point": point}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        trial = self._tried[self._points[trial_id]]
+        self._tried[self._points[trial_id]] = replace(trial, curve={**trial.curve, result["step"]: result[self.metric]})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        super().on_trial_complete(trial_id, result, error)
-        self._values[self._points[trial_id]] = (result or {}).get(self.metric)
+        """`result`: the last one; where the trial has not `ended` by itself, it was stopped there."""
+        if result:  # of the one at which a trial is stopped Tune says nothing before
+            self.on_trial_result(trial_id, result)
+        key = self._points[trial_id]
+        status: Status = "failed" if error or not result else result.get("ended", "stopped")
+        self._tried[key] = replace(self._tried[key], status=status)
+        self._tell(self._ot_trials[trial_id], self._tried[key])
+
+    def _tell(self, asked: optuna.Trial, trial: Past) -> None:
+        """What is known of `trial`, as the result of `asked`."""
+        match trial.status:
+            case "finished":
+                self._ot_study.tell(asked, trial.curve[max(trial.curve)])
+            case "failed":
+                self._ot_study.tell(asked, worst(self.mode))
+            case "stopped":
+                for step, value in trial.curve.items():
+                    asked.report(value, step)
+                self._ot_study.tell(asked, state=TrialState.PRUNED)
+            case "interrupted":  # it is still running
+                self._ot_study.tell(asked, state=TrialState.FAIL)
 
 
 def _key(point: Mapping[str, Any]) -> str:
     return json.dumps(point, sort_keys=True)
+
+
+class OneAhead(ConcurrencyLimiter):  # type: ignore[misc]
+    """Lets one more trial run than there are lanes: it waits in the hub, so that no lane waits for a proposal.
+
+    Not more: what is proposed later knows more results. The lanes are counted anew at every proposal, so a search
+    follows a cluster that grows or shrinks.
+    """
+
+    def __init__(self, searcher: PointSearch, lanes: Sized) -> None:
+        super().__init__(searcher, max_concurrent=len(lanes) + 1)
+        self._lanes = lanes
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The next trial's, or None while enough are under way."""
+        self.max_concurrent = len(self._lanes) + 1
+        suggested: dict[str, Any] | None = super().suggest(trial_id)
+        return suggested
+
+    def get_state(self) -> dict[str, Any]:
+        """Nothing: Tune would keep it, but what a sweep goes on from is its own record."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
 
 class LaneTrial(tune.Trainable):  # type: ignore[misc]
@@ -140,8 +196,8 @@ class LaneTrial(tune.Trainable):  # type: ignore[misc]
             self._last = {"step": answer.step, self._metric: answer.metrics[self._metric]}
             return self._last
         if answer.status == "failed" or not self._last:
-            return {"step": 0, self._metric: self._worst, "done": True}
-        return {**self._last, "done": True}
+            return {"step": 0, self._metric: self._worst, "ended": "failed", "done": True}
+        return {**self._last, "ended": answer.status, "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a trial's state lives with its lane, in the trial's own directory."""
@@ -177,23 +233,22 @@ def run_search(
     *,
     hub: Any,
     directory: Path,
-    lanes: int,
+    lanes: Sized,
     metric: str,
     mode: Mode,
     past: Iterable[Past] = (),
 ) -> None:
     """Propose, train and prune until `search.trials` trials have ended. What happened is in the hub's events.
 
-    `metric`: a report's key, such as `selection/accuracy`. Rungs are optimiser steps.
+    `metric`: a report's key, such as `selection/accuracy`. Rungs are optimiser steps. `lanes`: as many as run trials;
+    their number may change meanwhile.
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     past = list(past)
-    remaining = search.trials - sum(trial.value is not None for trial in past)
+    remaining = search.trials - sum(trial.status != "interrupted" for trial in past)
     if remaining <= 0:
         return
-    # One more trial than there are lanes waits in the hub, so that a lane never waits for a proposal.
-    concurrent = min(lanes + 1, remaining)
     searcher = PointSearch(
         space, first=space.first_points(base), past=past, metric=metric, mode=mode, sampler=sampler(search)
     )
@@ -209,13 +264,19 @@ def run_search(
             tune.with_parameters(LaneTrial, hub=hub, base=job, metric=metric, mode=mode), {"cpu": 0.01}
         ),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=OneAhead(searcher, lanes),
             scheduler=scheduler(search, base.optim.steps, metric, mode),
             num_samples=remaining,
-            max_concurrent_trials=concurrent,
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(directory), verbose=0, callbacks=[_StopTheLane(hub)]),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(directory),
+            verbose=0,
+            callbacks=[_StopTheLane(hub)],
+            # A lost node takes messengers with it; what they spoke for goes on, and a new one asks for the rest.
+            failure_config=tune.FailureConfig(max_failures=MESSENGER_FAILURES),
+        ),
     ).fit()
     if grid.errors:
         raise UserError(f"the search could not run its trials: {one_line(grid.errors[0])}")
