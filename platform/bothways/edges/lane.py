@@ -10,12 +10,13 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.train
 import ray.train.torch
@@ -25,13 +26,24 @@ from torch import Tensor, nn
 
 from bothways import data, trial
 from bothways.config import Experiment
+from bothways.contracts import Encode
 from bothways.cross_validation import CrossValidation, experiments
+from bothways.edges import local
 from bothways.edges.hub import Decision, Job, Outcome
 from bothways.edges.ray_data import RayExecute
 from bothways.errors import UserError, one_line
 from bothways.results import Report
 
 log = logging.getLogger(__name__)
+
+HERE_VIEWS = 1 << 15
+"""Views that a worker encodes itself, between its steps: so many cost it a second or less in all, while an execution of
+Ray Data costs tenths of one to begin, for every trial, and its first one in a process several seconds."""
+
+
+def execute(views: pa.Table, encode: Encode) -> Iterator[pa.Table]:
+    """`contracts.Execute`: Ray Data for what is worth it. Texts do not depend on who reads them."""
+    return (local.execute if views.num_rows <= HERE_VIEWS else RayExecute())(views, encode)
 
 
 class DdpCollective:
@@ -42,6 +54,8 @@ class DdpCollective:
         self.rank: int = context.get_world_rank()
         self.world: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """DDP over the workers; a lone worker needs none, and so has exactly the local edge's numbers.
@@ -125,7 +139,7 @@ class Lane:
                 experiment,
                 data.folded(self._dataset, fold, experiment.data.split_seed) if fold else self._dataset,
                 collective=self._collective,
-                execute=RayExecute(),
+                execute=execute,
                 workspace=self._workspace,
                 directory=directory,
             )

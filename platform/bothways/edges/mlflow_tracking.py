@@ -1,6 +1,7 @@
 """Tracking that nobody waits for: calls only queue, a thread of the tracker's own writes to MLflow.
 
-There is one writer, the driver. MLflow itself is imported by that thread, while Ray is starting.
+There is one writer, the driver. MLflow itself is imported by that thread, at the first write: until then the processor
+has lanes to start.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class MlflowTracker:
         self._closing = threading.Event()
         self._until = float("inf")
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
-        self._queue.put(lambda store: store.data(pipeline.name, dataset, pipeline.experiment.data.source))
+        self._data = (pipeline.name, dataset, pipeline.experiment.data.source)
 
     def __enter__(self) -> MlflowTracker:
         self._thread.start()
@@ -95,9 +96,7 @@ class MlflowTracker:
         self._closing.set()
         self._thread.join(timeout=PATIENCE_S + 5)
         if left := self.waiting:
-            self.problems.append(
-                f"{self.uri} does not answer: {left - 1} writes are left, --resume makes up for them"
-            )
+            self.problems.append(f"{self.uri} does not answer: {left - 1} writes are left, --resume makes up for them")
 
     @property
     def waiting(self) -> int:
@@ -106,7 +105,8 @@ class MlflowTracker:
 
     def __call__(self, event: Event) -> None:
         """An event of the hub, as it happens."""
-        self._queue.put(lambda store: _apply(store, event))
+        if event.kind != "lane":
+            self._queue.put(lambda store: _apply(store, event))
 
     def replay(self, events: Iterable[Event]) -> None:
         """What an earlier process of this sweep has recorded; trials that the store has in full are passed over."""
@@ -183,7 +183,9 @@ class MlflowTracker:
     def _opened(self) -> Store:
         from bothways.edges.mlflow_store import Store
 
-        return Store(self.uri, tags=self._tags, **self._where)  # type: ignore[arg-type]
+        store = Store(self.uri, tags=self._tags, **self._where)  # type: ignore[arg-type]
+        store.data(*self._data)
+        return store
 
 
 def _apply(store: Store, event: Event) -> None:

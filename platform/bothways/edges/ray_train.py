@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 import ray.train
-import ray.train.torch
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from bothways.config import Run
 from bothways.edges.ray_cluster import LANE_THREAD, gpus_per_worker, lane_count
@@ -111,10 +111,10 @@ class Lanes:
             self._failures[lane] = 0
         self._ended.set()
 
-    def _trainer(self, lane: int) -> ray.train.torch.TorchTrainer:
+    def _trainer(self, lane: int) -> Any:
         gpus = gpus_per_worker(self._run)
         resources = {"CPU": self._run.cpus_per_worker} | ({"GPU": gpus} if gpus else {})
-        return ray.train.torch.TorchTrainer(
+        return _trainer_class(self._run.workers)(
             _work,
             train_loop_config={
                 "hub": self._hub,
@@ -133,6 +133,15 @@ class Lanes:
                 failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
             ),
         )
+
+
+def _trainer_class(workers: int) -> Any:
+    """Torch's trainer, or the plain one: a lone worker needs no process group, and its controller then no torch."""
+    if workers == 1:
+        return DataParallelTrainer
+    from ray.train.torch import TorchTrainer
+
+    return TorchTrainer
 
 
 def _why(error: Exception) -> str:
