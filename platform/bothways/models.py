@@ -26,6 +26,7 @@ from transformers.utils import logging
 from bothways import assets, config, seeding
 from bothways.checkpoints import atomic_directory, need_space, size_of
 from bothways.errors import UserError, one_line
+from bothways.fast_encoder import quicken
 from bothways.tokenization import tokenizer
 
 FORMAT = 1
@@ -95,6 +96,7 @@ def load(source: str, labels: tuple[str, ...], device: torch.device | str = "cpu
         raise UserError(f"model {source}: {one_line(error)}") from error
     new = {*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])}
     module.to(device)
+    quicken(module)
     return Bundle(
         module=module,
         path=path,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bothways import seeding
 from bothways.config import Optim, OutputSide, Term
 from bothways.contracts import Batch, Collective, TaskLike
-from bothways.output_side.trainable import head_parameters
+from bothways.optimizer import Optimizer
 
 State = Mapping[str, Any]
 
@@ -68,37 +68,6 @@ class ModelForward:
         with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=self._bf16):
             logits: Tensor = module(**inputs).logits
         return logits.float()
-
-
-def learning_rate(optim: Optim, step: int) -> float:
-    """The rate of optimiser step `step` (from 0): linear warm-up to `optim.lr`, then the schedule. Never 0."""
-    warm = round(optim.warmup * optim.steps)
-    if step < warm:
-        return optim.lr * (step + 1) / warm
-    done = (step - warm) / max(1, optim.steps - warm)
-    factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[optim.schedule]
-    return optim.lr * factor
-
-
-def optimizer(module: nn.Module, optim: Optim) -> torch.optim.AdamW:
-    """AdamW over the parameters that may move. A group's `scale` is its learning rate as a multiple of `optim.lr`.
-
-    Only matrices decay, and embeddings do not: a row of an embedding whose token never occurs then stays at its
-    pretrained value exactly, and a saved model need not hold it.
-    """
-    embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
-    new = {id(value) for value in head_parameters(module)}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for value in module.parameters():
-        if value.requires_grad:
-            decay = optim.weight_decay if value.dim() > 1 and id(value) not in embeddings else 0.0
-            scale = (optim.head_lr or optim.lr) / optim.lr if id(value) in new else 1.0
-            groups.setdefault((decay, scale), []).append(value)
-    return torch.optim.AdamW(
-        [{"params": values, "weight_decay": decay, "scale": scale} for (decay, scale), values in groups.items()],
-        lr=optim.lr,
-        fused=True,
-    )
 
 
 def score(task: TaskLike, metrics: Mapping[str, float]) -> tuple[float, ...]:
@@ -207,77 +176,63 @@ def train(
     Raises `Diverged`.
     """
     output.trainable(module)
-    moving = {name: value for name, value in module.named_parameters() if value.requires_grad}
-    optimiser = optimizer(module, optim)
+    optimiser = Optimizer(module, optim, collective)
     terms = [term for term in output.objectives if term.weight > 0]
     step, stale, tokens, best = 0, 0, 0.0, None
     if state is not None:
-        _copy(moving, state["weights"])
-        optimiser.load_state_dict(state["optimizer"])
+        optimiser.resume(state["weights"], state["moments"])
         step, stale, tokens, best = state["step"], state["stale"], state["tokens"], state["best"]
-    forward = ModelForward(module, collective.wrap(module), optim.precision)
-    tally, since = _Tally(), step
-    module.train()
-    forward.wrapped.train()
 
     def snapshot() -> State:
-        weights = {name: value.detach().cpu().clone() for name, value in moving.items()}
         return {
             **{"step": step, "stale": stale, "tokens": tokens, "best": best},
-            **{"weights": weights, "optimizer": optimiser.state_dict()},
+            **{"weights": optimiser.weights(), "moments": optimiser.moments()},
         }
 
-    try:
-        for batch in batches(step) if _goes_on(optim, step, stale) else ():
-            began = time.perf_counter()
-            torch.manual_seed(seeding.integer(seed, "dropout", step, collective.rank))
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(optim, step) * group["scale"]
-            _step_gradients(forward, batch, terms, task, optim.accumulate, tally)
-            norm = nn.utils.clip_grad_norm_(moving.values(), optim.clip_norm or math.inf)
-            if not math.isfinite(float(norm)):  # the same on every worker, so that all of them stop here
-                raise Diverged(f"the gradient is not finite at step {step + 1} (learning rate {optim.lr:g})")
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            step += 1
-            tally.seconds += time.perf_counter() - began
-            if step % optim.evaluate_every and step < optim.steps:
-                continue
+    with optimiser.in_place():
+        forward = ModelForward(module, collective.wrap(module), optim.precision)
+        tally, since = _Tally(), step
+        module.train()
+        forward.wrapped.train()
+        try:
+            for batch in batches(step) if _goes_on(optim, step, stale) else ():
+                began = time.perf_counter()
+                torch.manual_seed(seeding.integer(seed, "dropout", step, collective.rank))
+                _step_gradients(forward, batch, terms, task, optim.accumulate, tally)
+                if not math.isfinite(optimiser.step(step)):  # the same on every worker, so that all of them stop here
+                    raise Diverged(f"the gradient is not finite at step {step + 1} (learning rate {optim.lr:g})")
+                step += 1
+                tally.seconds += time.perf_counter() - began
+                if step % optim.evaluate_every and step < optim.steps:
+                    continue
 
-            found = tally.total(collective)
-            sums = evaluate(forward, task, selection, collective)
-            scored = task.metrics(sums)
-            read = found.pop("tokens")
-            tokens += read
-            per_step = collective.world * (step - since)
-            metrics = {
-                **{f"train/{name}": value / per_step for name, value in found.items()},
-                **{f"selection/{name}": value for name, value in scored.items()},
-                **{"cost/steps": float(step), "cost/passes": step * _cost(terms), "cost/tokens": tokens},
-                "time/tokens_per_s": read / tally.seconds,
-            }
-            if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
-                raise Diverged(f"{wrong[0]} is not finite at step {step} (learning rate {optim.lr:g})")
-            if optim.patience is not None:
-                here = score(task, scored)
-                stale += 1
-                if best is None or here > tuple(best["score"]):
-                    stale, best = 0, {"score": list(here), "weights": snapshot()["weights"]}
-            tally, since = _Tally(), step
-            yield Progress(step=step, metrics=metrics, sums=sums, state=snapshot)
-            if not _goes_on(optim, step, stale):
-                break
-    finally:
-        optimiser.zero_grad(set_to_none=True)
-        if best is not None:
-            _copy(moving, best["weights"])
+                found = tally.total(collective)
+                sums = evaluate(forward, task, selection, collective)
+                scored = task.metrics(sums)
+                read = found.pop("tokens")
+                tokens += read
+                per_step = collective.world * (step - since)
+                metrics = {
+                    **{f"train/{name}": value / per_step for name, value in found.items()},
+                    **{f"selection/{name}": value for name, value in scored.items()},
+                    **{"cost/steps": float(step), "cost/passes": step * _cost(terms), "cost/tokens": tokens},
+                    "time/tokens_per_s": read / tally.seconds,
+                }
+                if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
+                    raise Diverged(f"{wrong[0]} is not finite at step {step} (learning rate {optim.lr:g})")
+                if optim.patience is not None:
+                    here = score(task, scored)
+                    stale += 1
+                    if best is None or here > tuple(best["score"]):
+                        stale, best = 0, {"score": list(here), "weights": optimiser.weights()}
+                tally, since = _Tally(), step
+                yield Progress(step=step, metrics=metrics, sums=sums, state=snapshot)
+                if not _goes_on(optim, step, stale):
+                    break
+        finally:
+            if best is not None:
+                optimiser.restore(best["weights"])
 
 
 def _goes_on(optim: Optim, step: int, stale: int) -> bool:
     return step < optim.steps and (optim.patience is None or stale < optim.patience)
-
-
-def _copy(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, target in targets.items():
-            target.copy_(values[name])

@@ -6,15 +6,15 @@ import pytest
 
 from bothways.config import Optim
 from bothways.models import load
+from bothways.optimizer import parameter_groups
 from bothways.output_side.trainable import head_parameters
-from bothways.training import optimizer
 from tests import tiny
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
 def test_the_head_and_nothing_else_learns_at_head_lr(family: str) -> None:
     module = load(tiny.model_dir(family), tiny.LABELS).module
-    groups = optimizer(module, Optim(lr=1e-4, head_lr=1e-3)).param_groups
+    groups = parameter_groups(module, module.parameters(), Optim(lr=1e-4, head_lr=1e-3))
     scales = {id(value): group["scale"] for group in groups for value in group["params"]}
     new = {id(value) for value in head_parameters(module)}
     assert {round(scales[key], 6) for key in new} == {10.0}
@@ -24,4 +24,4 @@ def test_the_head_and_nothing_else_learns_at_head_lr(family: str) -> None:
 
 def test_without_head_lr_every_group_learns_at_lr() -> None:
     module = load(tiny.model_dir(), tiny.LABELS).module
-    assert {group["scale"] for group in optimizer(module, Optim()).param_groups} == {1.0}
+    assert {group["scale"] for group in parameter_groups(module, module.parameters(), Optim())} == {1.0}

@@ -11,8 +11,9 @@ import torch
 
 from bothways.config import Optim
 from bothways.errors import UserError
+from bothways.optimizer import learning_rate
 from bothways.results import Report
-from bothways.training import Diverged, learning_rate
+from bothways.training import Diverged
 from bothways.trial import Workspace
 from tests import tiny
 

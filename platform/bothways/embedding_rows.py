@@ -1,0 +1,119 @@
+"""The input embedding, trained by rows: a step costs what has occurred in the texts, not the whole vocabulary.
+
+Half of a small encoder's parameters are its vocabulary, and a few labelled rows use a tenth of it. To AdamW without
+weight decay, a row that has never occurred has gradient, moments and update zero: leaving it out changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bothways.contracts import Collective
+
+
+class EmbeddingRows:
+    """The A of an embedding's V rows that have occurred, in the order of their first step.
+
+    `ids` (A,); `values` (A, H), a parameter that clipping takes like any other; `moments`, AdamW's two, each (A, H).
+    """
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        vocabulary, width = embedding.weight.shape
+        self._embedding = embedding
+        self._weight = embedding.weight
+        self._read: list[tuple[Tensor, Tensor]] = []
+        self._slot = torch.full((vocabulary,), -1)
+        self._start = torch.zeros(0, width)
+        self.ids = torch.zeros(0, dtype=torch.int64)
+        self.values = nn.Parameter(torch.zeros(0, width))
+        self.moments = (torch.zeros(0, width), torch.zeros(0, width))
+
+    @classmethod
+    def of(cls, module: nn.Module) -> EmbeddingRows | None:
+        """Those of the module's input embedding, if it can be trained by rows.
+
+        It can on a CPU (the memory of a GPU is fast enough for all rows), when it moves and nobody else shares it.
+        """
+        embedding = module.get_input_embeddings()  # type: ignore[operator]
+        if type(embedding) is not nn.Embedding or embedding.max_norm is not None:
+            return None
+        weight = embedding.weight
+        users = sum(value is weight for part in module.modules() for value in part.parameters(recurse=False))
+        suits = weight.requires_grad and weight.device.type == "cpu" and users == 1
+        return cls(embedding) if suits else None
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """While inside, look-ups note which rows they read. DDP has to be made inside: it then leaves the weight out,
+        whose gradient only `gather` knows."""
+        self._weight.requires_grad_(False)
+        self._embedding.forward = self._look_up  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            del self._embedding.forward
+            self._weight.requires_grad_(True)
+
+    def _look_up(self, ids: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return functional.embedding(ids, self._weight)
+        occurring, at = torch.unique(ids, return_inverse=True)
+        rows = self._weight[occurring].requires_grad_()
+        self._read.append((occurring, rows))
+        return functional.embedding(at, rows)
+
+    def gather(self, collective: Collective) -> None:
+        """Set the gradient of `values` from all look-ups since the last call: the mean over the workers."""
+        read = [(ids, rows.grad) for ids, rows in self._read if rows.grad is not None]
+        self._read.clear()
+        occurs = torch.zeros(len(self._slot), dtype=torch.int32)
+        for ids, _ in read:
+            occurs[ids] = 1
+        occurring = collective.sum(occurs).nonzero()[:, 0]
+        self._admit(occurring)
+        gradient = torch.zeros_like(self.values)
+        for ids, found in read:
+            gradient.index_add_(0, self._slot[ids], found)
+        if collective.world > 1:
+            at = self._slot[occurring]
+            gradient[at] = collective.sum(gradient[at]) / collective.world
+        padding = self._embedding.padding_idx
+        if padding is not None and self._slot[padding] >= 0:
+            gradient[self._slot[padding]] = 0
+        self.values.grad = gradient
+
+    def scatter(self) -> None:
+        """Write `values` into the embedding, and drop their gradient."""
+        self._weight[self.ids] = self.values.detach()
+        self.values.grad = None
+
+    def _admit(self, ids: Tensor) -> None:
+        """Take rows in: those that are new, with their weights as they stand and moments of zero."""
+        new = ids[self._slot[ids] < 0]
+        if not len(new):
+            return
+        self._slot[new] = torch.arange(len(self.ids), len(self.ids) + len(new))
+        start = self._weight[new]
+        self.ids = torch.cat([self.ids, new])
+        self._start = torch.cat([self._start, start])
+        self.values = nn.Parameter(torch.cat([self.values.detach(), start]))
+        first, second = (torch.cat([moment, torch.zeros_like(start)]) for moment in self.moments)
+        self.moments = (first, second)
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of what `restore` takes."""
+        return {"ids": self.ids.clone(), "values": self.values.detach().clone()}
+
+    @torch.no_grad()
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Bring the embedding back to `weights`; a row that had not occurred then, back to where it started."""
+        self._admit(weights["ids"])
+        values = self._start.clone()
+        values[self._slot[weights["ids"]]] = weights["values"]
+        self.values = nn.Parameter(values)
+        self.scatter()
