@@ -303,6 +303,9 @@ class Search(Config):
 
     `folds`, `repeats`: a trial is `repeats` x `folds` trainings in a row, each on a fold of the training and selection
     rows, and the metric is over all rows scored so far; null: one training on the splits as they are.
+
+    `screen`: so many input sides of the space are judged by forward passes of two control models before the search, and
+    the best begin it (0: none).
     ASHA: a trial may be stopped at the rungs `grace_steps` x `reduction_factor`^k of optimiser steps.
     `confirm_seeds`: fresh seeds with which control and winner are both trained again and scored on the test rows.
     """
@@ -313,6 +316,7 @@ class Search(Config):
     seed: int = 0
     folds: Annotated[int, Field(ge=2)] | None = None
     repeats: Count = 1
+    screen: Annotated[int, Field(ge=0)] = 0
     grace_steps: Count = 40
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     confirm_seeds: Count = 3

@@ -17,6 +17,7 @@ import ray
 
 from bothways import analysis, data, report, spaces, yaml_io
 from bothways.config import Pipeline, Search
+from bothways.edges import screen
 from bothways.edges.confirm import Confirmed, confirm
 from bothways.edges.lease import lease, sweep_directory
 from bothways.edges.mlflow_tracking import MlflowTracker
@@ -47,6 +48,7 @@ def plan(pipeline: Pipeline, space_file: Path | None, *, resume: bool) -> Plan:
     space = spaces.load_space(space_file)
     space.check(pipeline.experiment)
     space.check_comparable()
+    screen.check(pipeline.search, space)
     return Plan(
         pipeline=pipeline,
         search=pipeline.search,
@@ -68,6 +70,7 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
         tracker.replay(read(journal))
         start_ray(run)
         stack.callback(leave_ray)
+        space = _screened(plan, dataset, tracker)
         # Tune starts several trials at once: whichever reaches the hub first, the control begins first.
         hub = start_hub(run.max_failures, "" if record.trials else "000-")
         stall = _Stall(hub)
@@ -77,7 +80,7 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
         with stall.named(), Lanes(hub, ray.put(dataset), run, directory) as lanes:
             run_search(
                 plan.search,
-                plan.space,
+                space,
                 plan.pipeline.experiment,
                 hub=hub,
                 directory=directory,
@@ -147,6 +150,23 @@ def _same_sweep(plan: Plan, dataset: data.Dataset) -> str:
 
 def _inputs(plan: Plan) -> dict[str, str]:
     return {"pipeline.yaml": yaml_io.dump(plan.pipeline.model_dump(mode="json")), "space.yaml": plan.space.text}
+
+
+def _screened(plan: Plan, dataset: data.Dataset, tracker: MlflowTracker) -> spaces.Space:
+    """The space; where rung 0 was asked for, what that found best comes after the start points of its file."""
+    if not plan.search.screen:
+        return plan.space
+    found = screen.screen(
+        plan.search,
+        plan.space,
+        plan.pipeline.experiment,
+        dataset=dataset,
+        directory=plan.directory,
+        run=plan.pipeline.run,
+    )
+    tracker.artifact("screen.tsv", found.table)
+    tracker.summary({"cost/screen_steps": float(found.steps)})
+    return replace(plan.space, start=(*plan.space.start, *found.points))
 
 
 def _past(record: Record, plan: Plan) -> list[Past]:

@@ -1,0 +1,120 @@
+"""Rung 0 through Ray and Optuna: candidate input sides drawn from the space, judged by control models in two tasks.
+
+What judges best begins the search, after the control; nothing is ruled out by it. See `screening` for the rule.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+
+from bothways import screening, spaces
+from bothways.config import Experiment, InputSide, Run, Search
+from bothways.cross_validation import experiments
+from bothways.data import Dataset
+from bothways.edges.ray_cluster import gpus_per_worker
+from bothways.errors import UserError
+from bothways.screening import Score
+
+SHARE = 8
+"""One in so many of the search's trials begins with a screened input side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screened:
+    """`points`: input knobs to begin with, best first. `steps`: optimiser steps it took. `table`: every score."""
+
+    points: Sequence[dict[str, Any]]
+    steps: int
+    table: str
+
+
+def check(search: Search, space: spaces.Space) -> None:
+    """Raises `UserError` when there is nothing to screen."""
+    if search.screen and not any(knob.path.startswith("input.") for knob in space.knobs):
+        raise UserError(
+            f"search.screen {search.screen} judges input sides, and {space.name} has no knob below `input.`"
+        )
+
+
+def screen(
+    search: Search, space: spaces.Space, base: Experiment, *, dataset: Dataset, directory: Path, run: Run
+) -> Screened:
+    """Judge `search.screen` input sides. What an earlier process of this sweep has found is read from its file."""
+    file = directory / "screen.json"
+    if file.exists():
+        return Screened(**json.loads(file.read_text("utf-8")))
+    points = candidates(search, space, base)
+    scores = _scores([spaces.apply(base, point).input for point in points], space, base, dataset, directory, run)
+    first = screening.chosen(scores, max(1, search.trials // SHARE))
+    found = Screened(
+        points=[points[i] for i in first],
+        steps=screening.HALVES * base.optim.steps,
+        table=screening.table(points, scores, first),
+    )
+    (directory / "screen.tsv").write_text(found.table, encoding="utf-8")
+    file.write_text(json.dumps(vars(found)), encoding="utf-8")
+    return found
+
+
+def candidates(search: Search, space: spaces.Space, base: Experiment) -> list[dict[str, Any]]:
+    """The input parts of points drawn at random, all different; as many as there are, up to `search.screen`."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=search.seed))
+    found: dict[str, dict[str, Any]] = {}
+    for _ in range(10 * search.screen):
+        point = screening.input_part(spaces.suggest(study.ask(), space))
+        side = spaces.apply(base, point).input
+        if screening.changes(side):
+            found.setdefault(json.dumps(point, sort_keys=True), point)
+        if len(found) == search.screen:
+            break
+    return list(found.values())
+
+
+def _scores(
+    sides: Sequence[InputSide], space: spaces.Space, base: Experiment, dataset: Dataset, directory: Path, run: Run
+) -> list[Score]:
+    control = spaces.apply(base, space.first_points(base)[0])
+    held = ray.put(dataset)
+    task = ray.remote(num_cpus=run.cpus_per_worker, num_gpus=gpus_per_worker(run))(_half)
+    halves: list[list[Score]] = ray.get(
+        [
+            task.remote(one.spec(), held, [side.model_dump(mode="json") for side in sides], directory / "screen", run)
+            for one in experiments(control, screening.HALVES)
+        ]
+    )
+    return [screening.together(scores) for scores in zip(*halves, strict=True)]
+
+
+def _half(
+    spec: dict[str, Any], dataset: Dataset, sides: Sequence[dict[str, Any]], directory: Path, run: Run
+) -> list[Score]:
+    """Train the control of `spec` on one half of the rows and have it judge the sides on the other."""
+    import numpy as np
+
+    from bothways import data  # in the worker only: torch and all that
+    from bothways.edges import local
+    from bothways.predict import Predictor
+
+    experiment = Experiment(**spec)
+    fold = experiment.data.fold
+    assert fold is not None
+    rows = data.folded(dataset, fold, experiment.data.split_seed)
+    name = f"control-{fold.number}"
+    trained = local.run(experiment, run, trial_id=name, directory=directory / name, dataset=rows)
+    if trained.status != "finished":
+        raise UserError(f"the control could not be trained for search.screen: {trained.error}")
+    predictor = Predictor(trained.model_dir, local.device(run))
+
+    def predict(table: Any) -> screening.F64:
+        pairs = table["pair"].to_pylist() if predictor.paired else None
+        found = predictor(table["text"].to_pylist(), pairs)
+        return np.array([[one.probabilities[label] for label in predictor.labels] for one in found])
+
+    return [screening.judge(InputSide(**side), experiment, rows.train, rows.selection, predict) for side in sides]
