@@ -20,6 +20,7 @@ from bothways.contracts import Batch
 from bothways.errors import UserError
 from bothways.tokenization import encoder
 
+I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
 MEGA_BATCH = 32
@@ -54,12 +55,32 @@ class Plan:
         """Steps `start` to `stop` only."""
         return Plan(row=self.row[start:stop], epoch=self.epoch[start:stop], copy=self.copy[start:stop])
 
-    def views(self, train: pa.Table) -> pa.Table:
-        """The views in order, as one table: the training columns, `epoch`, `copy`."""
-        return _views(train.take(pa.array(self.row.ravel())), self.epoch.ravel(), self.copy.ravel())
+    def views(self, train: pa.Table) -> PlannedViews:
+        """The views in order."""
+        row, epoch, copy = (part.ravel().astype(np.int32) for part in (self.row, self.epoch, self.copy))
+        return PlannedViews(train, row, epoch, copy)
 
 
-def _views(rows: pa.Table, epoch: I64, copy: I64) -> pa.Table:
+@dataclass(frozen=True)
+class PlannedViews:
+    """`contracts.Views` of a plan over the rows `train`: 12 bytes a view until its slice is asked for."""
+
+    train: pa.Table
+    row: I32
+    epoch: I32
+    copy: I32
+
+    @property
+    def num_rows(self) -> int:
+        return self.row.size
+
+    def slice(self, offset: int, length: int) -> pa.Table:
+        """The training columns, `epoch` and `copy` of views `offset` to `offset + length`."""
+        part = np.s_[offset : offset + length]
+        return _views(self.train.take(pa.array(self.row[part])), self.epoch[part], self.copy[part])
+
+
+def _views(rows: pa.Table, epoch: I32 | I64, copy: I32 | I64) -> pa.Table:
     table = rows.append_column("epoch", pa.array(epoch, pa.int32()))
     return table.append_column("copy", pa.array(copy, pa.int32()))
 

@@ -136,10 +136,21 @@ Encode = Callable[["pa.Table"], "pa.Table"]
 """Views in (row, epoch, copy), encoded views out, same rows, same order: pure and picklable."""
 
 
+class Views(Protocol):
+    """Views that need not be in memory all at once; picklable. A table is one, `batching.PlannedViews` another."""
+
+    @property
+    def num_rows(self) -> int: ...
+
+    def slice(self, offset: int, length: int) -> pa.Table:
+        """Columns `id`, `text`, `pair`, `label`, `epoch`, `copy` of views `offset` to `offset + length`."""
+        ...
+
+
 class Execute(Protocol):
     """Runs an `Encode` over many views, in order, in blocks. The local edge maps it; the Ray edge shards it."""
 
-    def __call__(self, views: pa.Table, encode: Encode) -> Iterator[pa.Table]: ...
+    def __call__(self, views: Views, encode: Encode) -> Iterator[pa.Table]: ...
 
 
 class Tracker(Protocol):

@@ -37,8 +37,6 @@ T = TypeVar("T")
 
 EVALUATION_ROWS = 128
 """Rows in a batch that needs no gradient."""
-VIEWS_AT_ONCE = 1 << 17
-"""Views handed to `Execute` in one call: bounds the memory of a long run."""
 CHECKPOINT_SHARE = 0.05
 """The largest share of a trial's time that goes into checkpoints: a slow disk gets fewer of them."""
 
@@ -184,14 +182,12 @@ class Trial:
             seed=experiment.seed,
         ).share(rank, world)
         steps, rows = plan.row.shape
-        encode = self._encode(self._training_side())
-        at_once = max(1, VIEWS_AT_ONCE // rows)
-        for first in range(start, steps, at_once):
-            blocks = self._execute(plan.steps(first, first + at_once).views(self._dataset.train), encode)
-            for table in batching.regroup(blocks, rows):
-                batch = batching.collate(table, self._bundle.pad_id).to(self._workspace.device)
-                self._started = self._started or time.monotonic()
-                yield batch
+        views = plan.steps(start, steps).views(self._dataset.train)
+        blocks = self._execute(views, self._encode(self._training_side()))
+        for table in batching.regroup(blocks, rows):
+            batch = batching.collate(table, self._bundle.pad_id).to(self._workspace.device)
+            self._started = self._started or time.monotonic()
+            yield batch
 
     def _training_side(self) -> InputSide | None:
         """The input side for training rows; None when it would change nothing."""

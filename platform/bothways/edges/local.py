@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bothways import data
 from bothways.config import Experiment, Run
-from bothways.contracts import Encode
+from bothways.contracts import Encode, Views
 from bothways.errors import one_line
 from bothways.results import Report, TrialResult
 from bothways.trial import Diverged, Trial, Workspace
@@ -35,7 +35,7 @@ class OneWorker:
         return values
 
 
-def execute(views: pa.Table, encode: Encode) -> Iterator[pa.Table]:
+def execute(views: Views, encode: Encode) -> Iterator[pa.Table]:
     """`contracts.Execute`: block by block, when asked for."""
     for start in range(0, views.num_rows, BLOCK_ROWS):
         yield encode(views.slice(start, BLOCK_ROWS))

@@ -1,7 +1,12 @@
 """Ray Data: the input side's transforms in parallel on CPU nodes, streamed to the worker that trains, in plan order.
 
-Every rank runs the pipeline of its own share of the plan. The plan is a pure function of the experiment, so there is no
-shuffle, no coordinator between the ranks, and nothing that block size, node count or a restart could change.
+Every rank runs the pipeline of its own share of the plan, once for all its epochs. The plan is a pure function of the
+experiment, so there is no shuffle, no coordinator between the ranks, and nothing that block size, node count or a
+restart could change.
+
+What travels to a task are two numbers, the views it shall encode: rows and plan lie in the object store once, and texts
+are put together where they are read. What comes back waits in the object store, at most `AHEAD_BYTES` of it, so that a
+worker that trains never waits and a slow one never fills the memory.
 """
 
 from __future__ import annotations
@@ -9,39 +14,74 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
+from ray.data import ExecutionResources
 
-from bothways.contracts import Encode
+from bothways.contracts import Encode, Views
 
 TASK_CPUS = 0.5
 """CPUs one transform task asks for: two run beside each other on a core that a training worker shares."""
+AHEAD_BYTES = 256 << 20
+"""Encoded views of one execution that may lie in the object store: about two million."""
+FIRST_ROWS = 256
+"""Views of the first block, for which a trial waits; every block after it is twice as long, up to `block_rows`."""
 
 
 @functools.cache
 def quiet() -> None:
-    """Once per process: blocks keep their order, and no progress bars in the logs."""
+    """Once per process: blocks keep their order, little is made ahead, and there are no progress bars in the logs."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=AHEAD_BYTES)
     context.enable_progress_bars = False
     context.print_on_execution_start = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayExecute:
-    """`contracts.Execute` over Ray Data: blocks of `block_rows` views, each encoded by a task, read in order."""
+    """`contracts.Execute` over Ray Data: blocks of up to `block_rows` views, each encoded by a task, read in order."""
 
-    block_rows: int = 2048
+    block_rows: int = 16384
 
-    def __call__(self, views: pa.Table, encode: Encode) -> Iterator[pa.Table]:
+    def __call__(self, views: Views, encode: Encode) -> Iterator[pa.Table]:
         quiet()
-        if views.num_rows == 0:
+        bounds = _bounds(views.num_rows, self.block_rows)
+        if not bounds:
             return
-        blocks = [views.slice(start, self.block_rows) for start in range(0, views.num_rows, self.block_rows)]
+        blocks = [pa.table({"start": [start], "stop": [stop]}) for start, stop in bounds]
         # Not from_arrow: its tasks ask for a whole CPU each, only to count rows, and lanes may leave less than that.
         encoded = ray.data.from_blocks(blocks).map_batches(
-            encode, batch_format="pyarrow", batch_size=None, num_cpus=TASK_CPUS, zero_copy_batch=True
+            functools.partial(_encoded, ray.put((views, encode))),
+            batch_format="pyarrow",
+            batch_size=None,
+            num_cpus=TASK_CPUS,
+            zero_copy_batch=True,
         )
         yield from encoded.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=2)
+
+
+def _bounds(rows: int, block_rows: int) -> list[tuple[int, int]]:
+    """The blocks of `rows` views, first short ones, then longer ones."""
+    edges, size = [0], min(FIRST_ROWS, block_rows)
+    while edges[-1] < rows:
+        edges.append(min(rows, edges[-1] + size))
+        size = min(2 * size, block_rows)
+    return list(pairwise(edges))
+
+
+@functools.lru_cache(maxsize=1)
+def _work(shared: Any) -> tuple[Views, Encode]:
+    """What the tasks of an execution share, read once per process: tables and arrays stay in the object store."""
+    views, encode = ray.get(shared)
+    return views, encode
+
+
+def _encoded(shared: Any, block: pa.Table) -> pa.Table:
+    views, encode = _work(shared)
+    start, stop = block["start"][0].as_py(), block["stop"][0].as_py()
+    return encode(views.slice(start, stop - start))
