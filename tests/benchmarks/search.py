@@ -4,7 +4,8 @@
 
 `start`: seconds from the word that ended a lane's last trial to the first optimiser step of its next one, over 32 warm
 trials of 2 lanes. `sweep`: wall time of 16 trials of about 5 s on 2 lanes, over their optimiser steps' own seconds
-divided by 2 (evaluation counts as overhead); from the first trial's begin, and with Ray and the lanes started.
+divided by 2 (evaluation counts as overhead); from the first trial's begin, and with Ray and the lanes started; and the
+processor time of MLflow's thread, models included, over those optimiser steps' seconds.
 `overhead`: processor time of a trial through `edges/local` over that of a bare loop with the same model, optimiser and
 batches. `search`: the whole of a small search beside the recipe of Ray's documentation, which starts a TorchTrainer for
 every trial: same rows, steps, trials and concurrency; both begin to count when Ray is up.
@@ -37,7 +38,7 @@ control: {input.augment.policy.0.0.p: 0.0, optim.lr: 1e-4}
 """
 
 
-def experiment(data: Path, steps: int, **optim: Any) -> Any:
+def experiment(data: Path, steps: int, reports: int = 2, selection: int = 50, batch_size: int = 16) -> Any:
     """SST-2 sentences where they are beside the project, else film reviews; every training row a changed copy."""
     from bothways.config import Experiment
 
@@ -45,9 +46,9 @@ def experiment(data: Path, steps: int, **optim: Any) -> Any:
     if (data / "sst2").exists():
         source = {"source": str(data / "sst2" / "train.tsv"), "label": 0, "text": 1}
     return Experiment(
-        data={**source, "splits": {"train": PEER_ROWS, "selection": PEER_ROWS, "test": 1}},
+        data={**source, "splits": {"train": PEER_ROWS, "selection": selection, "test": 1}},
         input={"augment": {"n_aug": 1, "keep_original": False, "policy": [["random_deletion"]]}},
-        optim={"steps": steps, "evaluate_every": max(1, steps // PEER_EPOCHS), **optim},
+        optim={"steps": steps, "batch_size": batch_size, "evaluate_every": -(-steps // reports)},
     )
 
 
@@ -69,23 +70,30 @@ def ray_cluster() -> Iterator[None]:
         ray.shutdown()
 
 
-def search(base: Any, trials: int) -> tuple[float, list[Any]]:
-    """Seconds of a search whose trials are all trained to the end, and its events."""
+def search(base: Any, trials: int) -> tuple[float, list[Any], float]:
+    """Seconds of a search whose trials are all trained to the end, its events, and what MLflow cost the processor."""
     import ray
 
     from bothways import data as loading
     from bothways import spaces
-    from bothways.config import Run, Search
+    from bothways.config import Pipeline, Run, Search
+    from bothways.edges.mlflow_tracking import MlflowTracker
     from bothways.edges.ray_cluster import start_hub
     from bothways.edges.ray_train import Lanes
     from bothways.edges.ray_tune import run_search
+    from bothways.edges.record import Pump, Record
 
-    dataset = loading.load(base.data)
+    dataset, events = loading.load(base.data), list[Any]()
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         (directory / "space.yaml").write_text(SPACE)
+        pipeline = Pipeline(name="bench", experiment=base, run=Run(storage=folder))
         began = time.monotonic()
         hub = start_hub(3)
+        tracker = MlflowTracker(pipeline, directory, dataset, "bench").__enter__()
+        record = Record(directory / "events.jsonl")
+        pump = Pump(hub, [record, tracker, events.append], 600.0, sys.stderr.write)
+        pump.start()
         with Lanes(hub, ray.put(dataset), Run(lanes=LANES), directory) as lanes:
             run_search(
                 Search(space="space.yaml", trials=trials, grace_steps=base.optim.steps),
@@ -98,10 +106,12 @@ def search(base: Any, trials: int) -> tuple[float, list[Any]]:
                 mode="max",
             )
         seconds = time.monotonic() - began
-        events = ray.get(hub.events.remote(0))
+        pump.drain()
+        tracker.__exit__(None, None, None)
     ends = [e.outcome for e in events if e.outcome]
     assert [o.status for o in ends] == ["finished"] * trials, ends
-    return seconds, events
+    assert not tracker.problems, tracker.problems
+    return seconds, events, tracker.cpu_s
 
 
 def starts(events: list[Any]) -> list[float]:
@@ -132,7 +142,7 @@ def training_seconds(events: list[Any]) -> float:
 
 def start_row(data: Path, chosen: argparse.Namespace) -> None:
     with ray_cluster():
-        _, events = search(experiment(data, steps=6, batch_size=16), trials=32 + LANES)
+        _, events, _ = search(experiment(data, steps=4, reports=1), trials=32 + LANES)
     found = sorted(starts(events))
     for what, ours, limit in (("median", statistics.median(found), 0.5), ("p95", found[int(0.95 * len(found))], 1.0)):
         row(what=f"start of a warm trial, {what}", ours=ours, limit=limit, unit="s", trials=len(found))
@@ -140,9 +150,9 @@ def start_row(data: Path, chosen: argparse.Namespace) -> None:
 
 def sweep_row(data: Path, chosen: argparse.Namespace) -> None:
     trials, began = 16, time.time()
-    base = experiment(data, steps=chosen.steps, batch_size=16)
+    base = experiment(data, steps=chosen.steps)
     with ray_cluster():
-        _, events = search(base, trials)
+        _, events, logging = search(base, trials)
     ideal = training_seconds(events) / LANES
     first, last = (f(e.at for e in events if e.kind == kind) for f, kind in ((min, "begin"), (max, "end")))
     each = ideal * LANES / trials
@@ -152,6 +162,14 @@ def sweep_row(data: Path, chosen: argparse.Namespace) -> None:
             what=f"sweep of {trials} trials, {what}",
             **{"ours": last - since, "ideal": ideal, "ratio": ratio, "limit": 1.3, "unit": "s", "trial_s": each},
         )
+    row(
+        what="MLflow in that sweep",
+        ours=logging,
+        peer=ideal * LANES,
+        ratio=logging / ideal / LANES,
+        limit=0.01,
+        unit="s",
+    )
 
 
 def overhead_row(data: Path, chosen: argparse.Namespace) -> None:
@@ -166,7 +184,7 @@ def overhead_row(data: Path, chosen: argparse.Namespace) -> None:
     from bothways.optimizer import Optimizer
     from bothways.trial import Trial, Workspace
 
-    base = experiment(data, steps=chosen.steps * 2, batch_size=16)
+    base = experiment(data, steps=chosen.steps)
     dataset, workspace = loading.load(base.data), Workspace()
     torch.set_num_threads(1)
 
@@ -207,14 +225,22 @@ def overhead_row(data: Path, chosen: argparse.Namespace) -> None:
             bare(*given)
             theirs.append(time.process_time() - began)
     ratio = min(ours) / min(theirs)
-    row(what="platform over the bare loop", ours=min(ours), peer=min(theirs), ratio=ratio, limit=1.1, unit="CPU s")
+    row(
+        what=f"platform over the bare loop, {base.optim.steps} steps",
+        ours=min(ours),
+        peer=min(theirs),
+        ratio=ratio,
+        limit=1.1,
+        unit="CPU s",
+    )
 
 
 def search_row(data: Path, chosen: argparse.Namespace) -> None:
     if not chosen.peer.exists() or not (data / "sst2").exists():
         return row(what="search", skipped=f"{chosen.peer} or {data} is not there")
+    base = experiment(data, PEER_STEPS, reports=PEER_EPOCHS, selection=PEER_ROWS, batch_size=PEER_BATCH)
     with ray_cluster():
-        seconds, events = search(experiment(data, steps=PEER_STEPS, batch_size=PEER_BATCH), chosen.trials)
+        seconds, events, _ = search(base, chosen.trials)
     best = max(e.report.metrics["selection/accuracy"] for e in events if e.report)
     peer = recipe(chosen.trials, data, chosen.peer)
     row(

@@ -70,7 +70,8 @@ class Lanes:
         said = error is not None and not isinstance(error, KeyboardInterrupt)
         ray.get(self._hub.close.remote(one_line(error) if error and said else ""))
         until = time.monotonic() + (60 if error is None else 5)
-        for thread in (self._supervisor, *self._driven.values()):
+        self._supervisor.join(timeout=5)  # it may have been about to start one more
+        for thread in self._driven.values():
             thread.join(timeout=max(0.0, until - time.monotonic()))
 
     # -- inside -----------------------------------------------------------------------------------------------------
