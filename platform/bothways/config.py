@@ -306,7 +306,8 @@ class Search(Config):
 
     `screen`: so many input sides of the space are judged by forward passes of two control models before the search, and
     the best begin it (0: none).
-    ASHA: a trial may be stopped at the rungs `grace_steps` x `reduction_factor`^k of optimiser steps.
+    ASHA: a trial may be stopped at the rungs `grace_steps` x `reduction_factor`^k of optimiser steps, at the first
+    report (`optim.evaluate_every`) at or after each. `grace_steps`: null is a 16th of a trial's steps.
     `confirm_seeds`: fresh seeds with which control and winner are both trained again and scored on the test rows.
     """
 
@@ -317,8 +318,8 @@ class Search(Config):
     folds: Annotated[int, Field(ge=2)] | None = None
     repeats: Count = 1
     screen: Annotated[int, Field(ge=0)] = 0
-    grace_steps: Count = 40
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    grace_steps: Count | None = None
+    reduction_factor: Annotated[int, Field(ge=2)] = 4
     confirm_seeds: Count = 3
 
 

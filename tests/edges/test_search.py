@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,6 +139,53 @@ def test_a_point_that_was_tried_is_not_tried_again_while_there_is_another(tmp_pa
     points = []
     for k in range(3):
         points.append(search.suggest(f"t{k}")["point"]["optim.lr"])
-        search.on_trial_complete(f"t{k}", {"m": 0.5})
+        search.on_trial_complete(f"t{k}", {"m": 0.5, "step": 90, "ended": "finished"})
     assert sorted(points) == [1e-5, 1e-4, 1e-3]
     assert search.suggest("t3")["number"] == 3  # nothing new is left: it gets its way, as a trial of its own
+
+
+def asha(past: list[Any], **search: Any) -> Any:
+    from bothways.edges.ray_tune import scheduler
+
+    return scheduler(Search(space="", **search), 64, "m", "min", past)
+
+
+def decision(scheduler: Any, number: int, step: int, value: float) -> str:
+    trial = SimpleNamespace(trial_id=str(number), config={"number": number})
+    scheduler.on_trial_add(None, trial)
+    return str(scheduler.on_trial_result(None, trial, {"step": step, "m": value}))
+
+
+def test_rungs_are_at_a_16th_and_every_fourth_power_of_it_of_all_folds() -> None:
+    assert [milestone for milestone, _ in asha([])._brackets[0]._rungs] == [64, 16, 4]
+    assert [milestone for milestone, _ in asha([], folds=4)._brackets[0]._rungs] == [256, 64, 16]
+    assert [milestone for milestone, _ in asha([], grace_steps=8, reduction_factor=2)._brackets[0]._rungs][-1] == 8
+
+
+def test_a_resumed_search_stops_what_the_first_one_would_have_stopped() -> None:
+    from bothways.edges.ray_tune import Past
+
+    past = [Past(number=n, point={}, status="finished", curve={4: 0.1 * n, 64: 0.1 * n}) for n in range(1, 5)]
+    assert decision(asha([]), 9, 4, 0.9) == "CONTINUE"
+    assert decision(asha(past), 9, 4, 0.9) == "STOP"
+    assert decision(asha(past), 9, 4, 0.05) == "CONTINUE"
+    assert decision(asha(past), 0, 4, 0.9) == "CONTINUE", "the control was stopped"
+    assert decision(asha(past), 9, 64, 0.9) == "CONTINUE", "a trial that had ended was stopped"
+
+
+def test_the_sampler_is_not_told_the_score_of_a_stopped_trial_as_a_result(tmp_path: Path) -> None:
+    from optuna.trial import TrialState
+
+    from bothways.edges.ray_tune import PointSearch
+
+    (tmp_path / "space.yaml").write_text(SPACE)
+    space = spaces.load_space(tmp_path / "space.yaml")
+    search = PointSearch(space, first=[], past=[], metric="m", mode="min", seed=0)
+    for name, last in {"a": {}, "b": {"ended": "finished"}, "c": {"ended": "failed"}}.items():
+        search.suggest(name)
+        search.on_trial_result(name, {"step": 10, "m": 0.7})
+        search.on_trial_complete(name, {"step": 20, "m": 0.6, **last})
+    stopped, finished, failed = search._ot_study.trials
+    assert (stopped.state, stopped.intermediate_values) == (TrialState.PRUNED, {10: 0.7, 20: 0.6})
+    assert (finished.state, finished.value) == (TrialState.COMPLETE, 0.6)
+    assert failed.value == 1e9

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import optuna
@@ -32,6 +33,8 @@ Mode = Literal["min", "max"]
 
 MESSENGER_FAILURES = 8
 """How often Tune may lose its side of one trial."""
+GRACE = 16
+"""The first rung is at this part of a trial's steps, where the search does not say another."""
 REPEATS = 30
 """How often a sampler that proposes what was tried is asked again before it gets its way: a space can be small."""
 
@@ -207,11 +210,26 @@ class LaneTrial(tune.Trainable):  # type: ignore[misc]
 
 
 class SparingASHA(ASHAScheduler):  # type: ignore[misc]
-    """ASHA (Li et al. 2020) that never stops the control arm: all others are measured against it."""
+    """ASHA (Li et al. 2020) that never stops the control arm: all others are measured against it.
+
+    `steps`: of a whole trial, which is not stopped there: it has ended. `past`: the ended trials of an earlier process
+    fill the rungs, so that a search that is taken up again stops as it did before.
+    """
+
+    def __init__(self, *, steps: int, past: Iterable[Past] = (), **named: Any) -> None:
+        super().__init__(time_attr="step", max_t=steps + 1, **named)
+        self._steps = steps
+        for trial in past:
+            if trial.status in ("finished", "stopped"):
+                known = SimpleNamespace(trial_id=f"past {trial.number}")
+                self.on_trial_add(None, known)
+                for step, value in trial.curve.items():
+                    super().on_trial_result(None, known, {"step": step, self.metric: value})
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         decision: str = super().on_trial_result(tune_controller, trial, result)
-        return self.CONTINUE if trial.config["number"] == 0 else decision
+        spared = trial.config["number"] == 0 or result["step"] >= self._steps
+        return self.CONTINUE if spared else decision
 
 
 class _StopTheLane(tune.Callback):  # type: ignore[misc]
@@ -265,7 +283,7 @@ def run_search(
         ),
         tune_config=tune.TuneConfig(
             search_alg=OneAhead(searcher, lanes),
-            scheduler=scheduler(search, base.optim.steps, metric, mode),
+            scheduler=scheduler(search, base.optim.steps, metric, mode, past),
             num_samples=remaining,
             reuse_actors=True,
         ),
@@ -282,15 +300,15 @@ def run_search(
         raise UserError(f"the search could not run its trials: {one_line(grid.errors[0])}")
 
 
-def scheduler(search: Search, steps: int, metric: str, mode: Mode) -> SparingASHA:
+def scheduler(search: Search, steps: int, metric: str, mode: Mode, past: Iterable[Past] = ()) -> SparingASHA:
     """ASHA for trials of `steps` optimiser steps, or of as many on every fold."""
     steps *= (search.folds or 1) * search.repeats
     return SparingASHA(
-        time_attr="step",
+        steps=steps,
+        past=past,
         metric=metric,
         mode=mode,
-        max_t=steps + 1,  # beyond the end: a trial that arrives is done, not stopped
-        grace_period=min(search.grace_steps, steps),
+        grace_period=min(search.grace_steps or max(1, steps // GRACE), steps),
         reduction_factor=search.reduction_factor,
     )
 
