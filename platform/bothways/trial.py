@@ -38,7 +38,9 @@ T = TypeVar("T")
 EVALUATION_ROWS = 128
 """Rows in a batch that needs no gradient."""
 CHECKPOINT_SHARE = 0.05
-"""The largest share of a trial's time that goes into checkpoints: a slow disk gets fewer of them."""
+"""The largest share of a trial's time that goes into checkpoints: a slow disk gets fewer, a short trial none."""
+CHEAP_S = 0.2
+"""What a checkpoint may cost to be written at a trial's first report, however short the trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +55,12 @@ class Workspace:
     """What the trials of one process share: the model with its base weights, encoded rows, statistics.
 
     No trial leaves a trace in it: what one gives here after others, it gives alone in a new process, bit for bit.
-    Making one sets the process up for deterministic arithmetic.
+    Making one sets the process up for deterministic arithmetic. `checkpoint_s`: what the last checkpoint cost here.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
+        self.checkpoint_s = 0.0
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -139,7 +142,8 @@ class Trial:
         """
         experiment, began = self.experiment, time.monotonic()
         before = self.history[-1].seconds if self.history else 0.0
-        saved_at, saving = -np.inf, 0.0
+        saving = self._workspace.checkpoint_s
+        saved_at = began if saving > CHEAP_S else -np.inf
         progresses = training.train(
             self._bundle.module,
             task=experiment.task,
@@ -167,7 +171,7 @@ class Trial:
                 if (now - saved_at) * CHECKPOINT_SHARE >= saving:
                     self.checkpoint()
                     saved_at = time.monotonic()
-                    saving = saved_at - now
+                    saving = self._workspace.checkpoint_s = saved_at - now
                 yield report
 
     def _batches(self, start: int) -> Iterator[Batch]:

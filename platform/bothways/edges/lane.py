@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from bothways import data, trial
 from bothways.config import Experiment
-from bothways.contracts import Encode
+from bothways.contracts import Encode, Views
 from bothways.cross_validation import CrossValidation, experiments
 from bothways.edges import local
 from bothways.edges.hub import Decision, Job, Outcome
@@ -41,7 +41,7 @@ HERE_VIEWS = 1 << 15
 Ray Data costs tenths of one to begin, for every trial, and its first one in a process several seconds."""
 
 
-def execute(views: pa.Table, encode: Encode) -> Iterator[pa.Table]:
+def execute(views: Views, encode: Encode) -> Iterator[pa.Table]:
     """`contracts.Execute`: Ray Data for what is worth it. Texts do not depend on who reads them."""
     return (local.execute if views.num_rows <= HERE_VIEWS else RayExecute())(views, encode)
 
