@@ -28,7 +28,8 @@ experiment:
   data: {source: %(data)s, splits: {train: 60, selection: 40, test: 60}}
   model: {source: %(model)s, max_length: 24}
   optim: {steps: %(steps)s, batch_size: 8, lr: 2e-3, evaluate_every: 5}
-search: {space: space.yaml, trials: 6, grace_steps: 5, reduction_factor: 2, confirm_seeds: 2}
+search:
+  {space: space.yaml, trials: 6, grace_steps: 5, reduction_factor: 2, finalists: 2, finalist_seeds: 1, confirm_seeds: 2}
 run: {storage: %(storage)s}
 """
 
@@ -80,10 +81,14 @@ def test_a_sweep_leaves_one_parent_its_children_their_models_and_a_champion(tmp_
     parents, children = runs(tmp_path)
     assert [p.info.status for p in parents] == ["FINISHED"]
     assert {c.data.tags["mlflow.parentRunId"] for c in children} == {parents[0].info.run_id}
-    searched = [c for c in children if not c.info.run_name.startswith("confirm-")]
+    searched = [c for c in children if c.info.run_name[0].isdigit()]
     assert len(searched) == 6
     assert {c.info.status for c in children} <= {"FINISHED", "KILLED"}
     assert {c.info.run_name for c in children} >= {"000-control", "confirm-control-1000", "confirm-control-1001"}
+    again = [c.info.run_name for c in children if c.info.run_name.startswith("again-")]
+    finished = {c.info.run_name for c in searched if c.info.status == "FINISHED"}
+    assert len(again) == min(2, len(finished)) * (len(finished) > 1)
+    assert {name.removeprefix("again-").removesuffix("-500") for name in again} <= finished
     for child in children:
         assert child.data.params["optim.lr"] == "0.002"
         assert bool(child.outputs.model_outputs) == (child.info.status == "FINISHED"), child.info.run_name
@@ -141,11 +146,11 @@ def test_an_interrupted_sweep_is_taken_up_where_it_was(tmp_path: Path, ending: s
     assert len(names) == len(set(names)), "a trial has two runs"
     assert [p.info.status for p in parents] == ["FINISHED"]
     assert {c.info.status for c in children} <= {"FINISHED", "KILLED"}
-    assert len([n for n in names if not n.startswith("confirm-")]) == 6
+    assert len([n for n in names if n[0].isdigit()]) == 6
     assert not begun & ended, "a finished trial was run again"
     jobs = [e["job"] for e in events(tmp_path) if e["kind"] == "begin"]
     assert all(job["knobs"] for job in jobs)
-    numbers = {job["trial_id"]: job["knobs"] for job in jobs if not job["trial_id"].startswith("confirm-")}
+    numbers = {job["trial_id"]: job["knobs"] for job in jobs if job["trial_id"][0].isdigit()}
     assert sorted(int(name.split("-")[0]) for name in numbers) == list(range(6))
 
     third = tune(pipeline, "--resume", "experiment.optim.lr=1e-3")

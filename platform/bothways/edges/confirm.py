@@ -1,11 +1,16 @@
-"""The honest end of a sweep: control and winner trained again with fresh seeds, and scored once on the test rows."""
+"""The honest end of a sweep, in two rounds of fresh seeds: which finalist is the best again, and is it better at all.
+
+The best of many trials was also the luckiest of them. So a few finalists are trained again, and ranked by the selection
+rows without the score that chose them; then control and winner are trained with seeds that nobody has chosen by, and
+scored on the test rows, once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -13,12 +18,14 @@ import ray
 from bothways import analysis
 from bothways.config import Experiment
 from bothways.edges.hub import Job, Outcome
-from bothways.edges.record import CONFIRM, Record, TrialRecord
+from bothways.edges.record import Record, TrialRecord
 from bothways.errors import UserError
 from bothways.results import Arm, Estimate
 
-FRESH = 1000
-"""Confirmation seeds are the experiment's seed + 1000, + 1001, …: none was seen by the search."""
+FINAL, CONFIRM = 500, 1000
+"""What is added to the experiment's seed for the first fresh seed of either round: none was seen by the search."""
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,20 +37,34 @@ class Confirmed:
     notes: tuple[str, ...]
 
 
+def rerun(hub: Any, record: Record, finalists: Sequence[TrialRecord], seeds: int, directory: Path) -> list[list[str]]:
+    """Train each finalist again with `seeds` fresh seeds, all to the last step. Returns the ids of its trials.
+
+    A trial that did not get through (it diverged, say) is left out.
+    """
+    jobs = {
+        (at, k): _job(f"again-{trial.trial_id}", trial, FINAL + k, directory, score_test=False)
+        for at, trial in enumerate(finalists)
+        for k in range(seeds)
+    }
+    outcomes = _outcomes(hub, record, jobs)
+    found = [[outcomes[at, k] for k in range(seeds)] for at in range(len(finalists))]
+    return [[o.trial_id for o in row if o.status == "finished"] for row in found]
+
+
 def confirm(hub: Any, record: Record, arms: Mapping[str, TrialRecord], seeds: int, directory: Path) -> Confirmed:
-    """Train each arm with `seeds` fresh seeds, all to the last step; what an earlier process has confirmed is kept.
+    """Train each arm with `seeds` fresh seeds, all to the last step, and score the test rows.
 
     A seed that one of the arms did not get through (it diverged, say) is left out for all, and noted.
     Raises `UserError` when none is left.
     """
-    jobs = {(name, k): _job(name, arm, k, directory) for k in range(seeds) for name, arm in arms.items()}
-    done = {key: _known(record, job) for key, job in jobs.items()}
-    for key, job in jobs.items():
-        if done[key] is None:
-            ray.get(hub.submit.remote(job))
-    outcomes: dict[tuple[str, int], Outcome] = {
-        key: done[key] or ray.get(hub.outcome.remote(job.trial_id)) for key, job in jobs.items()
+    # The found arm first: it is the dearer one as a rule, and a lane that begins it last would end alone.
+    jobs = {
+        (name, k): _job(f"confirm-{name}", arms[name], CONFIRM + k, directory, score_test=True)
+        for name in reversed(list(arms))
+        for k in range(seeds)
     }
+    outcomes = _outcomes(hub, record, jobs)
     failed = {key: outcome for key, outcome in outcomes.items() if outcome.status != "finished"}
     kept = [k for k in range(seeds) if not any((name, k) in failed for name in arms)]
     notes = tuple(f"{o.trial_id} {o.status}: {o.error}; its seed is left out" for o in failed.values())
@@ -59,19 +80,28 @@ def confirm(hub: Any, record: Record, arms: Mapping[str, TrialRecord], seeds: in
     )
 
 
-def _job(name: str, arm: TrialRecord, k: int, directory: Path) -> Job:
-    """The arm's k-th fresh seed. No early stopping: both arms take the same number of steps."""
-    experiment = Experiment(**arm.experiment)
-    seed = experiment.seed + FRESH + k
+def _outcomes(hub: Any, record: Record, jobs: Mapping[K, Job]) -> dict[K, Outcome]:
+    """How each job ended, run at once on all lanes; what an earlier process has finished is kept."""
+    done = {key: _known(record, job) for key, job in jobs.items()}
+    for key, job in jobs.items():
+        if done[key] is None:
+            ray.get(hub.submit.remote(job))
+    return {key: done[key] or ray.get(hub.outcome.remote(job.trial_id)) for key, job in jobs.items()}
+
+
+def _job(name: str, trial: TrialRecord, fresh: int, directory: Path, *, score_test: bool) -> Job:
+    """The trial's experiment with another seed. No early stopping: all take the same number of steps."""
+    experiment = Experiment(**trial.experiment)
+    seed = experiment.seed + fresh
     optim = experiment.optim.model_copy(update={"patience": None})
-    trial_id = f"{CONFIRM}-{name}-{seed}"
+    trial_id = f"{name}-{seed}"
     return Job(
         trial_id=trial_id,
         experiment=experiment.model_copy(update={"seed": seed, "optim": optim}).spec(),
         directory=str(directory / trial_id),
-        knobs=arm.knobs,
+        knobs=trial.knobs,
         lock_step=False,
-        score_test=True,
+        score_test=score_test,
     )
 
 

@@ -18,8 +18,6 @@ from bothways.errors import one_line
 from bothways.results import Report
 
 Sink = Callable[[Event], None]
-CONFIRM = "confirm"
-"""How the ids of trials begin that confirm a winner; all others were proposed by the search."""
 
 
 @dataclass
@@ -80,7 +78,7 @@ class Record:
     @property
     def searched(self) -> list[TrialRecord]:
         """The trials that the search proposed, in that order."""
-        found = [trial for name, trial in self.trials.items() if not name.startswith(CONFIRM)]
+        found = [trial for name, trial in self.trials.items() if name[0].isdigit()]
         return sorted(found, key=lambda trial: trial.number)
 
     def __call__(self, event: Event) -> None:

@@ -18,7 +18,7 @@ import ray
 from bothways import analysis, data, report, spaces, yaml_io
 from bothways.config import Pipeline, Search
 from bothways.edges import screen
-from bothways.edges.confirm import Confirmed, confirm
+from bothways.edges.confirm import Confirmed, confirm, rerun
 from bothways.edges.lease import lease, sweep_directory
 from bothways.edges.mlflow_tracking import MlflowTracker
 from bothways.edges.ray_cluster import leave_ray, start_hub, start_ray
@@ -90,7 +90,12 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
                 past=_past(record, plan),
             )
             pump.catch_up()
-            control, best = record.searched[0], _best(record, plan)
+            best, *others = finalists = _finalists(record, plan)
+            if others:
+                again = rerun(hub, record, finalists, plan.search.finalist_seeds, directory / "trials")
+                pump.catch_up()
+                best = _winner(record, plan, finalists, again)
+            control = record.searched[0]
             arms = {"control": control} | ({} if best is control else {"found": best})
             confirmed = confirm(hub, record, arms, plan.search.confirm_seeds, directory / "trials")
         result = _result(plan, record, best, confirmed, tracker.uri)
@@ -136,7 +141,7 @@ def _same_sweep(plan: Plan, dataset: data.Dataset) -> str:
         "experiment": plan.pipeline.experiment.digest,
         "data": dataset.digest,
         "space": hashlib.sha256(plan.space.text.encode()).hexdigest(),
-        "search": plan.search.model_dump(exclude={"trials", "confirm_seeds"}),
+        "search": plan.search.model_dump(exclude={"trials", "finalists", "finalist_seeds", "confirm_seeds"}),
     }
     if not file.exists():
         file.write_text(json.dumps({"id": uuid.uuid4().hex, **now}, indent=1), encoding="utf-8")
@@ -182,14 +187,26 @@ def _past(record: Record, plan: Plan) -> list[Past]:
     ]
 
 
-def _best(record: Record, plan: Plan) -> TrialRecord:
-    """The finished trial with the best last report. Raises `UserError` when none has finished."""
+def _finalists(record: Record, plan: Plan) -> list[TrialRecord]:
+    """The finished trials with the best last reports, the best one first. Raises `UserError` when none has finished."""
     finished = [t for t in record.searched if t.outcome and t.outcome.status == "finished" and t.outcome.model_dir]
     if not finished:
         errors = {t.outcome.error for t in record.searched if t.outcome and t.outcome.error}
         raise UserError(f"no trial has finished: {'; '.join(sorted(errors)) or 'all were stopped'}")
+    ranked = sorted(finished, key=lambda t: t.value(plan.metric) or 0.0, reverse=plan.mode == "max")
+    return ranked[: plan.search.finalists if plan.search.finalist_seeds else 1]
+
+
+def _winner(record: Record, plan: Plan, finalists: list[TrialRecord], again: list[list[str]]) -> TrialRecord:
+    """The finalist whose fresh trials, `again` by id, have the best mean; the first one where none got through."""
     sign = -1 if plan.mode == "min" else 1
-    return max(finished, key=lambda t: sign * (t.value(plan.metric) or 0.0))
+
+    def mean(names: list[str]) -> float:
+        values = [record.trials[name].value(plan.metric) or 0.0 for name in names]
+        return sign * sum(values) / len(values) if values else float("-inf")
+
+    means = [mean(names) for names in again]
+    return finalists[means.index(max(means))]
 
 
 def _result(plan: Plan, record: Record, best: TrialRecord, confirmed: Confirmed, uri: str) -> SweepResult:
