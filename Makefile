@@ -60,8 +60,9 @@ submit: $(VENV)/.installed ## run PIPELINE as a job on that cluster and follow i
 cluster-down: $(VENV)/.installed ## end what cluster-up started, and only that
 	$(BIN)/python cluster/local.py down
 
-bench: $(VENV)/.installed ## every benchmark, one JSON line a row
-	@for file in tests/benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+bench: $(VENV)/.installed ## every benchmark beside its peers, JSON lines and a table; ARGS="training cli" for some
+	$(BIN)/python -m pip install -qq --constraint $(VENV)/constraints.txt --editable '.[zh,dev,bench]'
+	$(BIN)/python tests/benchmarks $(ARGS)
 
 clean: ## take away caches and build leftovers; .venv and runs/ stay
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""What the benchmarks share: what this machine is, and how a row is printed. They run as scripts: `import measuring`."""
+"""What the benchmarks share: what this machine is, how a row is printed, how much memory is held."""
 
 import functools
 import json

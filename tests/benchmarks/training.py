@@ -77,15 +77,13 @@ def theirs(rows: int, steps: int, seed: int) -> dict[str, float]:
     """The same of `transformers.Trainer` with its defaults."""
     import torch
     from datasets import Dataset
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+    from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
     from transformers.utils import logging
-
-    from bothways.batching import tokenizer
 
     logging.set_verbosity_error()
     made, bundle, dataset = prepare(rows, steps, seed)
     torch.use_deterministic_algorithms(False)
-    fast = tokenizer(bundle.path)
+    fast = AutoTokenizer.from_pretrained(bundle.path)
     table = dataset.train
     encoded = fast(table["text"].to_pylist(), truncation=True, max_length=128)
     train = Dataset.from_dict({**encoded, "labels": table["label"].to_pylist()})
