@@ -272,7 +272,7 @@ class Trial:
 
     def saving(self) -> Callable[[], Path]:
         """`save`, in two parts: this takes the weights, and what it returns writes them, at any time, in any thread."""
-        stored = self._settle()
+        stored = models.compact(self._bundle) if self._stored is None else self._stored
 
         def write() -> Path:
             target = self._directory / "model"
@@ -290,12 +290,11 @@ class Trial:
 
         return write
 
-    def _settle(self) -> dict[str, torch.Tensor]:
+    def _settle(self) -> None:
         """Round the weights to what a saved model holds of them, so that what is scored is what is saved."""
         if self._stored is None:
             self._stored = models.compact(self._bundle)
             models.restore(self._bundle, self._stored)
-        return self._stored
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 import ray.train
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from bothways.config import Run
@@ -136,13 +137,20 @@ class Lanes:
         )
 
 
+class _LaneTrainer(DataParallelTrainer):  # type: ignore[misc]
+    """Train's trainer without its data sets, of which a lane has none: they would cost each worker group a process."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [each for each in super()._create_default_callbacks() if not isinstance(each, DatasetsCallback)]
+
+
 def _trainer_class(workers: int) -> Any:
-    """Torch's trainer, or the plain one: a lone worker needs no process group, and its controller then no torch."""
+    """With torch's process group where there are several workers; a lone one needs none, nor its controller torch."""
     if workers == 1:
-        return DataParallelTrainer
+        return _LaneTrainer
     from ray.train.torch import TorchTrainer
 
-    return TorchTrainer
+    return type("_LaneTorchTrainer", (_LaneTrainer, TorchTrainer), {})
 
 
 def _why(error: Exception) -> str:
