@@ -10,6 +10,7 @@ of `make tune`, beside what no sweep on Ray can avoid: a cluster, and a process 
 from __future__ import annotations
 
 import argparse
+import resource
 import signal
 import subprocess
 import sys
@@ -32,9 +33,15 @@ ray.get(ray.remote(lambda: __import__("transformers").BertModel and None).remote
 
 def seconds(command: list[str]) -> float:
     """From the start of a command to its end."""
-    began = time.perf_counter()
+    return timed(command)[0]
+
+
+def timed(command: list[str]) -> tuple[float, float]:
+    """Wall and processor seconds of a command."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - began
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def first_report() -> float:
@@ -73,7 +80,8 @@ def main() -> None:
         ours, peer, bare = best(
             chosen.turns, lambda: seconds([*OURS, "--help"]), lambda: seconds([ray, "--help"]), lambda: seconds(BARE)
         )
-        row(what="bothways --help", ours=ours, peer=peer, ratio=peer / ours, floor=bare, limit=0.3, unit="s")
+        cpu = timed([*OURS, "--help"])[1]
+        row(what="bothways --help", ours=ours, peer=peer, ratio=peer / ours, floor=bare, limit=0.3, unit="s", cpu=cpu)
     if "check" in wanted:
         files = [str(file.relative_to(ROOT)) for file in sorted((ROOT / "pipelines").glob("*.yaml"))]
         ours, peer = best(
@@ -81,7 +89,8 @@ def main() -> None:
             lambda: seconds([*OURS, "check", *files]),
             lambda: seconds([sys.executable, "-c", "import ray"]),
         )
-        row(what=f"bothways check, {len(files)} files", ours=ours, peer=peer, ratio=peer / ours, limit=1.0, unit="s")
+        cpu, what = timed([*OURS, "check", *files])[1], f"bothways check, {len(files)} files"
+        row(what=what, ours=ours, peer=peer, ratio=peer / ours, limit=1.0, unit="s", cpu=cpu)
     if "tune" in wanted:
         ours, floor = best(2, first_report, lambda: seconds([sys.executable, "-c", FLOOR]))
         row(what="bothways tune, to the first report", ours=ours, floor=floor, ratio=ours / floor, limit=30.0, unit="s")

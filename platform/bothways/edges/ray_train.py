@@ -155,10 +155,10 @@ def _trainer_class(workers: int) -> Any:
 
 def _why(error: Exception) -> str:
     """What ended a worker group, in one line."""
-    failures = list(getattr(error, "worker_failures", {}).values())
-    if any(isinstance(failure, ray.exceptions.RayActorError) for failure in failures):
-        return "its worker died"
-    return one_line(failures[0] if failures else error)
+    failures = getattr(error, "worker_failures", {}).values()
+    causes = [getattr(each, "health_check_failure", each) for each in failures] or [error]
+    died = any(isinstance(cause, ray.exceptions.RayActorError) for cause in causes)
+    return "its worker died" if died else one_line(causes[0])
 
 
 def _fitting(run: Run) -> int:
