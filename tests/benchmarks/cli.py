@@ -57,7 +57,7 @@ def first_report() -> float:
                 if " step " in line:
                     break
             taken = time.perf_counter() - began
-            sweep.send_signal(signal.SIGINT)
+            sweep.send_signal(signal.SIGTERM)  # a shell may have had SIGINT ignored
             sweep.communicate()
     assert " step " in said[-1], "".join(said)
     return taken
