@@ -37,14 +37,14 @@ def test_trials_are_compared_over_folds_stopped_within_them_and_equal_the_local_
 ) -> None:
     import ray
 
-    from bothways.edges.ray_cluster import HubActor
+    from bothways.edges.ray_cluster import start_hub
     from bothways.edges.ray_train import Lanes
     from bothways.edges.ray_tune import run_search
     from tests import tiny
 
     (tmp_path / "space.yaml").write_text(SPACE)
     base = tiny.experiment(optim={"steps": STEPS, "evaluate_every": 5, "lr": 1e-3})
-    hub = HubActor.remote(3, "000-")
+    hub = start_hub(3, "000-")
     run = Run(lanes=1, cpus_per_worker=0.5)
     with Lanes(hub, ray.put(tiny.dataset()), run, tmp_path) as lanes:
         run_search(
@@ -57,7 +57,7 @@ def test_trials_are_compared_over_folds_stopped_within_them_and_equal_the_local_
             metric="selection/log_loss",
             mode="min",
         )
-        events = ray.get(hub.events.remote(0))
+    events = ray.get(hub.events.remote(0))
     jobs = {e.trial_id: e.job for e in events if e.job}
     reports = {name: [e.report for e in events if e.report and e.trial_id == name] for name in jobs}
     outcomes = {e.trial_id: e.outcome for e in events if e.outcome}
