@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from bothways.config import Experiment, InputSide, Run
-from bothways.edges.hub import Job, Outcome
+from bothways.edges.hub import Event, Job, Outcome
 from bothways.results import Report
 
 pytestmark = pytest.mark.ray
@@ -26,9 +26,9 @@ AUGMENTED = {
 
 
 def through_lanes(
-    experiments: list[Experiment], directory: Path, **where: Any
+    experiments: list[Experiment], directory: Path, happened: list[Event] | None = None, **where: Any
 ) -> tuple[list[Outcome], list[list[Report]]]:
-    """Train the experiments one after another in one lane."""
+    """Train the experiments one after another in one lane. `happened`: gets every event."""
     import ray
 
     from bothways.edges.ray_cluster import start_hub
@@ -50,6 +50,8 @@ def through_lanes(
             ray.get(hub.submit.remote(job))
         outcomes: list[Outcome] = ray.get([hub.outcome.remote(name) for name in ids])
         events = ray.get(hub.events.remote(0))
+    if happened is not None:
+        happened.extend(events)
     return outcomes, [[e.report for e in events if e.report and e.trial_id == name] for name in ids]
 
 

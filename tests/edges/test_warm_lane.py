@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from bothways.config import Experiment, Run
+from bothways.edges.hub import Event
 from bothways.registry import OBJECTIVES, TRAINABLES, Registry
 from tests.edges.test_ray_trial import AUGMENTED, numbers, through_lanes, weights
 
@@ -108,3 +109,16 @@ def test_a_trial_in_a_warm_lane_equals_the_same_trial_in_a_process_of_its_own(
 def test_the_cases_differ_so_that_equality_means_something(warm: Found) -> None:
     digests = {digest for digest, _, _ in warm.values()}
     assert len(digests) >= len(TRAINABLES.names()) * len(OBJECTIVES.names())
+
+
+def test_a_lane_that_has_run_as_many_trials_as_it_may_goes_on_in_new_processes(cluster: Any, tmp_path: Path) -> None:
+    from tests import tiny
+
+    happened: list[Event] = []
+    short = [tiny.experiment(seed=seed, optim={"steps": 2, "evaluate_every": 2}) for seed in range(3)]
+    outcomes, _ = through_lanes(short, tmp_path, happened, renew_after=2)
+    assert [o.status for o in outcomes] == ["finished"] * 3
+    order = [e.note or e.trial_id for e in happened if e.kind in ("lane", "begin")]
+    assert order[1:3] == ["trial-0", "trial-1"]
+    assert order[4] == "trial-2"
+    assert len({order[0], order[3]}) == 2, "the third trial ran in the processes of the first two"
