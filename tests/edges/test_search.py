@@ -189,3 +189,24 @@ def test_the_sampler_is_not_told_the_score_of_a_stopped_trial_as_a_result(tmp_pa
     assert (stopped.state, stopped.intermediate_values) == (TrialState.PRUNED, {10: 0.7, 20: 0.6})
     assert (finished.state, finished.value) == (TrialState.COMPLETE, 0.6)
     assert failed.value == 1e9
+
+
+def test_as_many_trials_as_lanes_are_under_way_and_one_more_also_when_their_number_changes(tmp_path: Path) -> None:
+    from bothways.edges.ray_tune import OneAhead, PointSearch
+
+    (tmp_path / "space.yaml").write_text(SPACE)
+    space = spaces.load_space(tmp_path / "space.yaml")
+    lanes = [0]
+    search = OneAhead(PointSearch(space, first=[], past=[], metric="m", mode="max", seed=0), lanes)
+
+    def under_way(names: str) -> int:
+        return sum(search.suggest(name) is not None for name in names)
+
+    assert under_way("abc") == 2
+    lanes.append(1)
+    assert under_way("de") == 1
+    lanes.pop()
+    search.on_trial_complete("a", {"m": 0.5, "step": 90})
+    assert under_way("f") == 0  # three lanes' worth were under way; it must come down to two first
+    search.on_trial_complete("b", {"m": 0.5, "step": 90})
+    assert under_way("g") == 1
