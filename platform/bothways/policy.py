@@ -54,7 +54,7 @@ def read(views: pa.Table, *, side: InputSide, language: Language, seed: int, sta
         if name in views.column_names and todo.size:
             column = views.column(name)
             changed = _column(column, todo, drawn, keys(row_keys, name), side, context)
-            views = views.set_column(views.column_names.index(name), name, pa.array(changed, type=column.type))
+            views = views.set_column(views.column_names.index(name), name, changed)
     return views
 
 
@@ -77,23 +77,23 @@ def _column(
     row_keys: U64,
     side: InputSide,
     context: InputContext,
-) -> list[str | None]:
+) -> pa.Array:
     """One text column with the rows `todo` changed: grouped by sub-policy, in chunks. Nulls stay."""
-    result: list[str | None] = column.to_pylist()
-    todo = todo[[result[row] is not None for row in todo.tolist()]]
+    present = column.is_valid().to_numpy()
+    todo = todo[present[todo]]
     order = todo[np.argsort(drawn[todo], kind="stable")]
+    parts, place = list(column.chunks), np.arange(len(column))
     for number in np.unique(drawn[todo]).tolist():
         group = order[drawn[order] == number]
         operations = side.augment.policy[number] if number >= 0 else ()
         for start in range(0, group.size, _CHUNK):
             rows = group[start : start + _CHUNK]
-            texts = [result[row] or "" for row in rows.tolist()]
-            batch = context.read(texts, row_keys[rows])
+            batch = context.read(column.take(pa.array(rows)).to_pylist(), row_keys[rows])
             batch = _reconstructed(batch, side.reconstruct, context)
             changed = augment(batch, operations, context, number).texts()
-            for row, text in zip(rows.tolist(), changed, strict=True):
-                result[row] = text
-    return result
+            place[rows] = sum(map(len, parts)) + np.arange(rows.size)
+            parts.append(pa.array(changed, column.type))
+    return pa.concat_arrays(parts).take(pa.array(place))
 
 
 def _reconstructed(batch: TextBatch, transforms: Sequence[Transform], context: InputContext) -> TextBatch:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bothways.config import Protect
 from bothways.input_side.lookup import WordSet
-from bothways.text import Bools, Ints, TextBatch, decoded, spans
+from bothways.text import Bools, Bytes, Codes, Ints, TextBatch, decoded, spans
 
 _NEGATORS = (
     "not no never none nothing neither nor nobody nowhere cannot without hardly scarcely barely rarely seldom nope "
@@ -26,66 +26,66 @@ NUMERALS_ZH = "〇零一二两兩三四五六七八九十百千万萬亿億"
 def _lexicon(words: tuple[str, ...]) -> tuple[WordSet, Bools]:
     """The words, and the shapes they have, (0x4000,)."""
     variants = [variant for w in words for variant in (w.lower(), w.upper())]
-    first, last = (np.array([ord(w[at]) for w in variants]) for at in (0, -1))
+    first, last = (np.array([ord(w[at]) for w in variants], dtype=np.uint16) for at in (0, -1))
     shapes = np.zeros(0x4000, dtype=bool)
     shapes[_shape(first, last, np.array([len(w) for w in variants]))] = True
     return WordSet.of(list(words)), shapes
 
 
-def _shape(first: npt.NDArray[Any], last: npt.NDArray[Any], lengths: Ints) -> Ints:
+def _shape(first: npt.NDArray[Any], last: npt.NDArray[Any], lengths: Ints) -> npt.NDArray[np.uint16]:
     """First letter, last letter and length in 14 bits: rules out nearly every word that is not listed. The low five
     bits of a Latin letter do not depend on its case."""
-    shape = lengths & 15
+    shape = lengths.astype(np.uint16)
+    shape &= 15
     for codes in (last, first):
         shape <<= 5
-        shape |= codes & codes.dtype.type(31)
+        shape |= codes.astype(np.uint16) & np.uint16(31)
     return shape
 
 
 def _among(batch: TextBatch, words: tuple[str, ...]) -> Ints:
     """Words of the batch that are one of `words`, in any case."""
     lexicon, shapes = _lexicon(words)
-    starts, stops = batch.starts[:, 1], batch.stops[:, 1]
+    starts, stops = np.ascontiguousarray(batch.starts[:, 1]), np.ascontiguousarray(batch.stops[:, 1])
     shape = _shape(np.take(batch.codes, starts), np.take(batch.codes, stops - 1), stops - starts)
     maybe = np.flatnonzero(np.take(shapes, shape) & batch.is_word)
     return np.asarray(maybe[lexicon.holds(*batch.words(maybe))])
 
 
-def _at(batch: TextBatch, positions: Ints) -> Ints:
-    """The tokens at these positions of a batch fresh from `from_texts`."""
-    return np.searchsorted(batch.starts[:, 1], positions, side="right") - 1
-
-
-def _contractions(batch: TextBatch) -> Ints:
-    """Tokens that end in n't."""
-    codes = batch.codes
-    mark = codes == 0x27
-    if codes.dtype != np.uint8:
-        mark |= codes == 0x2019
-    at = np.flatnonzero(mark)
-    at = at[(codes[at - 1] | 32 == ord("n")) & (codes[np.minimum(at + 1, codes.size - 1)] | 32 == ord("t"))]
-    tokens = _at(batch, at)
-    return np.asarray(tokens[batch.stops[tokens, 1] == at + 2])
+_NUMBER, _NEGATOR, _APOSTROPHE = 1, 2, 4
 
 
 @cache
-def _is_listed(characters: str) -> Bools:
-    table = np.zeros(0x10000, dtype=bool)
-    table[[ord(c) for c in characters]] = True
+def _marks() -> Bytes:
+    """What a character says of the word it is in, (0x10000,): a digit or numeral, a Chinese negator, or an apostrophe,
+    which may belong to an n't."""
+    table = np.zeros(0x10000, dtype=np.uint8)
+    for characters, mark in (("0123456789" + NUMERALS_ZH, _NUMBER), (NEGATORS_ZH, _NEGATOR), ("'’", _APOSTROPHE)):
+        table[[ord(c) for c in characters]] = mark
     return table
 
 
-def _holding(batch: TextBatch, characters: str) -> Ints:
-    """Tokens that hold one of these Chinese characters."""
-    if batch.codes.dtype == np.uint8:
-        return np.empty(0, dtype=np.int64)
-    return _at(batch, np.flatnonzero(np.take(_is_listed(characters), batch.codes, mode="clip")))
+def _marked(codes: Codes) -> tuple[Ints, Bytes]:
+    """The characters that say something of their words, and what."""
+    if codes.dtype == np.uint8:
+        at = np.flatnonzero((codes - np.uint8(0x30) < 10) | (codes == 0x27))
+        return at, np.take(_marks(), codes[at])
+    marks = np.take(_marks(), codes, mode="clip")  # U+FFFF says nothing
+    at = np.flatnonzero(marks != 0)
+    return at, marks[at]
 
 
-def _numbers(batch: TextBatch) -> Ints:
-    """Words that hold a digit: 7, 3.5, 1990s, covid19; and Chinese numerals."""
-    digits = _at(batch, np.flatnonzero(batch.codes - batch.codes.dtype.type(0x30) < 10))
-    return np.concatenate([digits, _holding(batch, NUMERALS_ZH)])
+def _holding(batch: TextBatch, positions: Ints) -> Ints:
+    """The tokens that characters at these positions are in."""
+    return np.searchsorted(np.ascontiguousarray(batch.starts[:, 1]), positions, side="right") - 1
+
+
+def _contractions(batch: TextBatch, apostrophes: Ints) -> Ints:
+    """Tokens that end in n't, by the positions of their apostrophes."""
+    codes, at = batch.codes, apostrophes
+    at = at[(codes[at - 1] | 32 == ord("n")) & (codes[np.minimum(at + 1, codes.size - 1)] | 32 == ord("t"))]
+    tokens = _holding(batch, at)
+    return np.asarray(tokens[batch.stops[tokens, 1] == at + 2])
 
 
 def _phrases(batch: TextBatch, phrases: tuple[str, ...]) -> Ints:
@@ -97,10 +97,6 @@ def _phrases(batch: TextBatch, phrases: tuple[str, ...]) -> Ints:
     first, stop = np.array(found, dtype=np.int64).reshape(-1, 2).T
     begin = np.searchsorted(batch.stops[:, 1], first, side="right")
     return spans(begin, np.maximum(np.searchsorted(batch.starts[:, 1], stop), begin))
-
-
-def _negators(batch: TextBatch) -> Ints:
-    return np.concatenate([_among(batch, NEGATORS), _contractions(batch), _holding(batch, NEGATORS_ZH)])
 
 
 def negators_and_numbers(batch: TextBatch) -> Bools:
@@ -121,14 +117,18 @@ def protect(batch: TextBatch, what: Protect) -> TextBatch:
 
     Must be asked of a batch fresh from `from_texts`: phrases are looked for in the text as it came.
     """
-    marks = np.zeros(batch.kinds.size, dtype=bool)
-    if what.numbers:
-        marks[_numbers(batch)] = True
-    if what.negators:
-        marks[_negators(batch)] = True
+    protected = np.zeros(batch.kinds.size, dtype=bool)
+    if what.numbers or what.negators:
+        at, marks = _marked(batch.codes)
+        if what.numbers:
+            protected[_holding(batch, at[marks == _NUMBER])] = True
+        if what.negators:
+            protected[_holding(batch, at[marks == _NEGATOR])] = True
+            protected[_contractions(batch, at[marks == _APOSTROPHE])] = True
+            protected[_among(batch, NEGATORS)] = True
     if what.words:
         single, phrases = _single_words(what.words)
         if single:
-            marks[_among(batch, single)] = True
-        marks[_phrases(batch, phrases)] = True
-    return batch.protecting(marks)
+            protected[_among(batch, single)] = True
+        protected[_phrases(batch, phrases)] = True
+    return batch.protecting(protected)

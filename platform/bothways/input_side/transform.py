@@ -115,6 +115,8 @@ def _is_transform(name: str) -> str:
 
 Operations = Annotated[tuple[Annotated[str, AfterValidator(_is_transform)], ...], Field(min_length=1)]
 """Names of transforms that have a `p`."""
+BASIC_OPERATIONS: Operations = ("random_deletion", "random_swap", "random_insertion", "synonym_replacement")
+"""EDA's four (Wei & Zou 2019)."""
 
 
 def mixture(batch: TextBatch, context: InputContext, operations: Sequence[str], p: float) -> TextBatch:

@@ -93,10 +93,13 @@ def decoded(codes: Codes) -> str:
 
 def classes_of(codes: Codes) -> Bytes:
     """The class of every character, (N,) uint8, writable."""
+    wide = codes > 0xFF if codes.dtype != np.uint8 else None
+    if wide is not None and 4 * np.count_nonzero(wide) > codes.size:
+        return np.take(_classes(), codes)
     low = bytearray(codes.astype(np.uint8, copy=False).tobytes())
     classes = np.frombuffer(low.translate(_latin_classes()), dtype=np.uint8)
-    if codes.dtype != np.uint8:
-        high = np.flatnonzero(codes > 0xFF)
+    if wide is not None:
+        high = np.flatnonzero(wide)
         classes[high] = _classes()[codes[high]]
     return classes
 

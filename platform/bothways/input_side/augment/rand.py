@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from bothways.input_side.transform import InputContext, Operations, Transform, mixture
+from bothways.input_side.transform import BASIC_OPERATIONS, InputContext, Operations, Transform, mixture
 from bothways.registry import TRANSFORMS, Range
 from bothways.text import TextBatch
 
@@ -25,12 +25,7 @@ class Rand(Transform):
 
     n: Annotated[int, Field(ge=0, le=8), Range(1, 3)] = 2
     p: Annotated[float, Field(ge=0.0, le=1.0), Range(0.0, 0.3)] = 0.1
-    operations: Operations = (
-        "random_deletion",
-        "random_swap",
-        "random_insertion",
-        "synonym_replacement",
-    )
+    operations: Operations = BASIC_OPERATIONS
 
     def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch:
         for step in range(self.n):

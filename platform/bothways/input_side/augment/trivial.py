@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from bothways.input_side.transform import InputContext, Operations, Transform, mixture
+from bothways.input_side.transform import BASIC_OPERATIONS, InputContext, Operations, Transform, mixture
 from bothways.registry import TRANSFORMS, Range
 from bothways.seeding import uniforms
 from bothways.text import TextBatch
@@ -26,12 +26,7 @@ class Trivial(Transform):
     neutral: ClassVar[dict[str, Any]] = {"p": 0.0}
 
     p: Annotated[float, Field(ge=0.0, le=1.0), Range(0.0, 0.5)] = 0.2
-    operations: Operations = (
-        "random_deletion",
-        "random_swap",
-        "random_insertion",
-        "synonym_replacement",
-    )
+    operations: Operations = BASIC_OPERATIONS
 
     def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch:
         strength = uniforms(context.row_keys(batch, "strength"))
