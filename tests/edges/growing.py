@@ -49,7 +49,7 @@ def main(directory: Path) -> None:
     with Lanes(hub, ray.put(tiny.dataset()), run, directory) as lanes:
         for number in range(TRIALS):
             name = f"{number:03d}"
-            spec = tiny.experiment(seed=number, optim={"steps": 400, "evaluate_every": 40}).spec()
+            spec = tiny.experiment(seed=number, optim={"steps": 200, "evaluate_every": 20}).spec()
             ray.get(
                 hub.submit.remote(Job(trial_id=name, experiment=spec, directory=str(directory / name), lock_step=False))
             )

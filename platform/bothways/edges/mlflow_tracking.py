@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Task = Callable[["Store"], None]
 
 PATIENCE_S = 60.0
-"""How long the end of a run waits for a store that is slow, or away."""
+"""How long the end of a run waits for a store that is away."""
 
 
 def tracking_uri(storage: Path, configured: str | None = None) -> str:
@@ -80,7 +80,7 @@ class MlflowTracker:
         self._store: Store | None = None
         self._queue: queue.Queue[Task | None] = queue.Queue()
         self._closing = threading.Event()
-        self._until = float("inf")
+        self._closed_at = 0.0
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._data = (pipeline.name, dataset, pipeline.experiment.data.source)
 
@@ -92,9 +92,12 @@ class MlflowTracker:
         status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
         self._queue.put(lambda store: store.close(status))
         self._queue.put(None)
-        self._until = time.monotonic() + PATIENCE_S
+        self._closed_at = time.monotonic()
         self._closing.set()
-        self._thread.join(timeout=PATIENCE_S + 5)
+        left = self.waiting + 1
+        while self._thread.is_alive() and self.waiting < left:  # a slow store is waited for as long as it takes writes
+            left = self.waiting
+            self._thread.join(timeout=2 * PATIENCE_S)
         if left := self.waiting:
             self.problems.append(f"{self.uri} does not answer: {left - 1} writes are left, --resume makes up for them")
 
@@ -156,16 +159,16 @@ class MlflowTracker:
 
     def _done(self, task: Task) -> bool:
         """Try until the store takes the task, or, opened anew, refuses it again. False when patience is at its end."""
-        refused = False
+        refused, last_heard = False, time.monotonic()
         for pause in itertools.chain((1.0, 2.0, 4.0, 8.0), itertools.repeat(15.0)):
             try:
                 self._store = self._store or self._opened()
             except Exception as error:  # it is away
                 log.warning("MLflow: %s", one_line(error))
                 refused = False
-                if time.monotonic() > self._until:
-                    return False
                 if self._closing.wait(pause):
+                    if time.monotonic() > max(last_heard, self._closed_at) + PATIENCE_S:
+                        return False
                     time.sleep(1.0)
                 continue
             try:
