@@ -307,7 +307,7 @@ class Search(Config):
     `screen`: so many input sides of the space are judged by forward passes of two control models before the search, and
     the best begin it (0: none).
     ASHA: a trial may be stopped at the rungs `grace_steps` x `reduction_factor`^k of optimiser steps, at the first
-    report (`optim.evaluate_every`) at or after each. `grace_steps`: null is a 16th of a trial's steps.
+    report (`optim.evaluate_every`) at or after each. `grace_steps`: null is a quarter of a trial's steps.
     `finalists`: the best so many finished trials are trained again with `finalist_seeds` fresh seeds each, and the best
     mean wins, on the selection rows (0 seeds: the search's own scores decide).
     `confirm_seeds`: fresh seeds with which control and winner are both trained again and scored on the test rows.

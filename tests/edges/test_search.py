@@ -156,20 +156,20 @@ def decision(scheduler: Any, number: int, step: int, value: float) -> str:
     return str(scheduler.on_trial_result(None, trial, {"step": step, "m": value}))
 
 
-def test_rungs_are_at_a_16th_and_every_fourth_power_of_it_of_all_folds() -> None:
-    assert [milestone for milestone, _ in asha([])._brackets[0]._rungs] == [64, 16, 4]
-    assert [milestone for milestone, _ in asha([], folds=4)._brackets[0]._rungs] == [256, 64, 16]
+def test_the_first_rung_is_at_a_quarter_of_a_trial_with_all_its_folds_or_where_the_search_says() -> None:
+    assert [milestone for milestone, _ in asha([])._brackets[0]._rungs] == [64, 16]
+    assert [milestone for milestone, _ in asha([], folds=4, repeats=2)._brackets[0]._rungs] == [512, 128]
     assert [milestone for milestone, _ in asha([], grace_steps=8, reduction_factor=2)._brackets[0]._rungs][-1] == 8
 
 
 def test_a_resumed_search_stops_what_the_first_one_would_have_stopped() -> None:
     from bothways.edges.ray_tune import Past
 
-    past = [Past(number=n, point={}, status="finished", curve={4: 0.1 * n, 64: 0.1 * n}) for n in range(1, 5)]
-    assert decision(asha([]), 9, 4, 0.9) == "CONTINUE"
-    assert decision(asha(past), 9, 4, 0.9) == "STOP"
-    assert decision(asha(past), 9, 4, 0.05) == "CONTINUE"
-    assert decision(asha(past), 0, 4, 0.9) == "CONTINUE", "the control was stopped"
+    past = [Past(number=n, point={}, status="finished", curve={16: 0.1 * n, 64: 0.1 * n}) for n in range(1, 5)]
+    assert decision(asha([]), 9, 16, 0.9) == "CONTINUE"
+    assert decision(asha(past), 9, 16, 0.9) == "STOP"
+    assert decision(asha(past), 9, 16, 0.05) == "CONTINUE"
+    assert decision(asha(past), 0, 16, 0.9) == "CONTINUE", "the control was stopped"
     assert decision(asha(past), 9, 64, 0.9) == "CONTINUE", "a trial that had ended was stopped"
 
 

@@ -33,8 +33,9 @@ Mode = Literal["min", "max"]
 
 MESSENGER_FAILURES = 8
 """How often Tune may lose its side of one trial."""
-GRACE = 16
-"""The first rung is at this part of a trial's steps, where the search does not say another."""
+GRACE = 4
+"""The first rung is at this part of a trial's steps, where the search does not say another. Earlier, while the rate
+warms up and a new head finds its way, a score says next to nothing of the last one (tests/benchmarks/budget.py)."""
 REPEATS = 30
 """How often a sampler that proposes what was tried is asked again before it gets its way: a space can be small."""
 
