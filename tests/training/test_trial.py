@@ -285,6 +285,7 @@ def test_a_saved_model_is_within_fp16_of_a_weights_change(tmp_path: Path, worksp
 
 def test_a_saved_model_loads_in_a_new_place_with_the_same_weights_and_is_small(finished: tuple[Trial, Path]) -> None:
     trial, _ = finished
+    trial.score_test()  # with the weights as they are saved
     model = trial.save()
     bundle, about = models.load_saved(model)
     assert models.digest(bundle.module.state_dict()) == digest(trial._workspace)
