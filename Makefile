@@ -10,6 +10,8 @@ MLFLOW_PORT  ?= 5000
 
 VENV := .venv
 BIN  := $(VENV)/bin
+# Two processes: the default tests are short, and importing torch in more of them would cost more than it saves.
+PARALLEL := -n 2 --dist loadfile
 # `make check` runs what needs Ray or more than five seconds as well; never what kills things or needs a GPU.
 BIG  := (ray or slow) and not chaos and not gpu
 
@@ -38,14 +40,14 @@ tune: $(VENV)/.installed ## search both sides jointly: PIPELINE=pipelines/sentim
 	$(BIN)/python -m bothways tune $(PIPELINE) $(ARGS)
 
 test: $(VENV)/.installed ## the tests without Ray, in under a minute; ARGS go to pytest
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.installed ## all that CI checks: style, types, import direction, every test that needs no GPU
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy cluster/local.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 	$(BIN)/python -m pytest -m "$(BIG)" --durations=10
 
 ui: $(VENV)/.installed ## look at every trial and model: the MLflow UI over runs/, on loopback
