@@ -6,8 +6,8 @@ FILE: `label<TAB>text` lines; by default the SST-2 sentences beside the project,
 Every row is an augmented view of one of them: two operations, then the tokenizer of MiniLM. One JSON line each for
 
 - `stream N`: N views through one execution of Ray Data on this machine, read to the end. Seconds, rows per second, and
-  the most memory that was held (MiB): by this process, by the cluster's processes (proportional set size, so that
-  shared memory counts once; the object store among them), and the object store alone;
+  the most memory that was held (MiB): by this process, by the cluster's processes (Ray's own among them), and by the
+  object store, which is part of both (proportional set sizes: nothing is counted twice);
 - `encode`, `tokenize`: rows per second of this process' CPU time without Ray, beside `datasets.map(batched=True)` with
   nlpaug doing the same two operations and the same tokenizer;
 - `first batch`: seconds from the call to the first encoded rows, in a warm process, of 50,000 views.
@@ -76,16 +76,12 @@ def encoder(side: InputSide | None, train: pa.Table) -> batching.Encode:
 @contextmanager
 def watched() -> Iterator[dict[str, float]]:
     """The most memory held meanwhile, in MiB, looked at twice a second."""
-    from ray._private.internal_api import get_memory_info_reply
-    from ray._private.state import state
-
     most = {"driver": 0.0, "cluster": 0.0, "object_store": 0.0}
     done = threading.Event()
 
     def look() -> None:
         while not done.wait(0.5):
-            stored = get_memory_info_reply(state).store_stats.object_store_bytes_used / 2**20
-            for name, value in zip(most, (*measuring.held(), stored), strict=True):
+            for name, value in zip(most, measuring.held(), strict=True):
                 most[name] = max(most[name], value)
 
     thread = threading.Thread(target=look)
@@ -102,8 +98,6 @@ def stream(sizes: list[int], train: pa.Table, side: InputSide) -> None:
     from bothways.edges.ray_data import RayExecute
 
     encode, before = encoder(side, train), 0.0
-    for _ in RayExecute()(views_of(train, 10**4, side.augment), encode):
-        pass  # processes start and import what they need
     for size in sizes:
         views = views_of(train, size, side.augment)
         with watched() as most:
@@ -199,8 +193,11 @@ def main() -> None:
 
     from bothways.config import Run
     from bothways.edges.ray_cluster import start_ray
+    from bothways.edges.ray_data import RayExecute
 
     start_ray(Run())
+    for _ in RayExecute()(views_of(train, 10**5, side.augment), encoder(side, train)):
+        pass  # processes start and import what they need
     first_batch(train, side)
     stream([size for size in SIZES if size <= chosen.most], train, side)
     ray.shutdown()

@@ -24,16 +24,16 @@ def row(**fields: object) -> None:
     print(json.dumps({**rounded, "machine": machine()}, ensure_ascii=False), flush=True)
 
 
-def held() -> tuple[float, float]:
-    """MiB that this process and the processes it has started hold: proportional set sizes, which count shared memory
-    once. Needs Linux."""
+def held() -> tuple[float, float, float]:
+    """MiB that this process holds, that the processes it has started hold, and what of both is memory they share, as
+    Ray's object store: proportional set sizes, which count nothing twice. Needs Linux."""
 
-    def pss(pid: str) -> float:
+    def sizes(pid: str) -> tuple[float, float]:
         try:
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            fields = dict(line.split()[:2] for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
         except OSError:  # it has ended
-            return 0.0
-        return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1024
+            return 0.0, 0.0
+        return int(fields["Pss:"]) / 1024, int(fields.get("Pss_Shmem:", 0)) / 1024
 
     def below(pid: str) -> list[str]:
         try:
@@ -42,5 +42,5 @@ def held() -> tuple[float, float]:
             return []
         return [found for child in " ".join(lists).split() for found in (child, *below(child))]
 
-    me = str(os.getpid())
-    return pss(me), sum(map(pss, below(me)))
+    me, *others = [sizes(pid) for pid in (str(os.getpid()), *below(str(os.getpid())))]
+    return me[0], sum(pss for pss, _ in others), sum(shared for _, shared in (me, *others))

@@ -60,6 +60,8 @@ class RayExecute:
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=TASK_CPUS,
+            # One a CPU: each process of them has imported a tokenizer, and holds 200 MB.
+            compute=ray.data.TaskPoolStrategy(size=max(1, int(ray.cluster_resources()["CPU"]))),
             zero_copy_batch=True,
         )
         yield from encoded.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=2)
