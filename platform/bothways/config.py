@@ -272,8 +272,8 @@ class Run(Config):
 
     `lanes`: trials at once (null: what the cluster holds, also when it grows or shrinks). `workers`: DDP ranks of one
     trial. `threads`: per worker.
-    `renew_after`: trials after which a lane gets new processes; null: it keeps them. `execution: cold` renews after each
-    trial.
+    `renew_after`: trials after which a lane gets new processes; null: it keeps them. `execution: cold` renews after
+    each trial.
     `stall_timeout_s`: seconds without any progress before the run is ended and names what it waited for.
     """
 
@@ -308,8 +308,8 @@ class Search(Config):
     the best begin it (0: none).
     ASHA: a trial may be stopped at the rungs `grace_steps` x `reduction_factor`^k of optimiser steps, at the first
     report (`optim.evaluate_every`) at or after each. `grace_steps`: null is a quarter of a trial's steps.
-    `finalists`: the best so many finished trials are trained again with `finalist_seeds` fresh seeds each, and the best
-    mean wins, on the selection rows (0 seeds: the search's own scores decide).
+    `finalists`: the best so many finished trials and the control are trained again with `finalist_seeds` fresh seeds
+    each, and the best mean on the selection rows wins (0 seeds: the search's own scores decide).
     `confirm_seeds`: fresh seeds with which control and winner are both trained again and scored on the test rows.
     """
 
@@ -322,7 +322,7 @@ class Search(Config):
     screen: Annotated[int, Field(ge=0)] = 0
     grace_steps: Count | None = None
     reduction_factor: Annotated[int, Field(ge=2)] = 4
-    finalists: Count = 3
+    finalists: Count = 2
     finalist_seeds: Annotated[int, Field(ge=0)] = 2
     confirm_seeds: Count = 3
 

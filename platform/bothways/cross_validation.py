@@ -119,7 +119,7 @@ class CrossValidation:
         return self.saving()()
 
     def saving(self) -> Callable[[], Path]:
-        """`save`, in two parts: this takes the weights; what it returns does the rest of `save`, at any time (see `Trial.saving`)."""
+        """`save`, in two parts: this takes the weights; what it returns does the rest, at any time (`Trial.saving`)."""
         save = self._last.saving()
 
         def write() -> Path:

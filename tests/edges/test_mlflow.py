@@ -15,14 +15,11 @@ from typing import Any
 import pytest
 
 from bothways.config import Pipeline
-from bothways.edges import mlflow_tracking
 from bothways.edges.hub import Event, Job, Outcome
-from bothways.edges.mlflow_tracking import MlflowTracker
-from bothways.edges.record import Record, read
 from bothways.results import Report
 from tests import tiny
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]  # `ray`: the record's module imports it; no cluster is started
+pytestmark = [pytest.mark.ray, pytest.mark.slow]  # `ray`: the record imports it; no cluster is started
 
 TRIALS = ("000-control", "001-rdrop", "002-adversarial")
 
@@ -47,7 +44,9 @@ def story(folder: Path) -> list[Event]:
     return happened
 
 
-def tracker(folder: Path, uri: str) -> MlflowTracker:
+def tracker(folder: Path, uri: str) -> Any:
+    from bothways.edges.mlflow_tracking import MlflowTracker
+
     data = {"source": "made in the test"}
     run = {"storage": str(folder / "runs"), "tracking_uri": uri}
     return MlflowTracker(Pipeline(name="tiny", experiment={"data": data}, run=run), folder, tiny.dataset(), "one-sweep")
@@ -152,7 +151,9 @@ def test_what_happens_while_the_server_is_away_is_written_when_it_is_back(
 def test_what_was_never_written_is_made_up_for_from_the_record_once(
     tmp_path: Path, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlflow_tracking, "PATIENCE_S", 1.0)
+    from bothways.edges.record import Record, read
+
+    monkeypatch.setattr("bothways.edges.mlflow_tracking.PATIENCE_S", 1.0)
     port, happened = free_port(), story(tmp_path)
     record = Record(tmp_path / "events.jsonl")
     with server(tmp_path / "server", port) as uri:

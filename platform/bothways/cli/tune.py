@@ -38,7 +38,7 @@ def tune(
     plan = sweep.plan(loaded, space_file(pipeline, loaded), resume=resume)
     signal.signal(signal.SIGTERM, terminate)
     search = plan.search
-    total = search.trials + search.finalists * search.finalist_seeds + 2 * search.confirm_seeds
+    total = search.trials + (search.finalists + 1) * search.finalist_seeds + 2 * search.confirm_seeds
     console.print(f"sweep [bold]{plan.directory.name}[/bold] in {plan.directory}", highlight=False, soft_wrap=True)
     try:
         with View(plan.metric, plan.mode, total, console) as view:

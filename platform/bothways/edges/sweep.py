@@ -188,13 +188,19 @@ def _past(record: Record, plan: Plan) -> list[Past]:
 
 
 def _finalists(record: Record, plan: Plan) -> list[TrialRecord]:
-    """The finished trials with the best last reports, the best one first. Raises `UserError` when none has finished."""
+    """The finished trials with the best last reports, the best one first, and the control: it may win as well.
+
+    Raises `UserError` when no trial has finished.
+    """
     finished = [t for t in record.searched if t.outcome and t.outcome.status == "finished" and t.outcome.model_dir]
     if not finished:
         errors = {t.outcome.error for t in record.searched if t.outcome and t.outcome.error}
         raise UserError(f"no trial has finished: {'; '.join(sorted(errors)) or 'all were stopped'}")
     ranked = sorted(finished, key=lambda t: t.value(plan.metric) or 0.0, reverse=plan.mode == "max")
-    return ranked[: plan.search.finalists if plan.search.finalist_seeds else 1]
+    if not plan.search.finalist_seeds:
+        return ranked[:1]
+    best, control = ranked[: plan.search.finalists], record.searched[0]
+    return best if control in best else [*best, control]
 
 
 def _winner(record: Record, plan: Plan, finalists: list[TrialRecord], again: list[list[str]]) -> TrialRecord:
