@@ -87,7 +87,9 @@ def test_reports_come_at_cumulative_steps_over_the_rows_of_every_fold(
     assert total[-1] == REPEATS * 70, "not every row was scored once in each repeat"
 
 
-@pytest.mark.parametrize("until", [10, 25, WHOLE])
+@pytest.mark.parametrize(
+    "until", [pytest.param(10, marks=pytest.mark.slow), 25, pytest.param(WHOLE, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_one_goes_on_to_the_same_numbers(
     undisturbed: list[Report], workspace: Workspace, tmp_path: Path, until: int
 ) -> None:
