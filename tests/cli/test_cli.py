@@ -99,22 +99,18 @@ def test_a_pipelines_space_is_checked_against_its_experiment(
     assert "s.yaml:1: the control arm changes the text with random_swap" in err[0]
 
 
-def test_checking_is_quick_and_imports_nothing_heavy() -> None:
+def test_help_and_checking_import_nothing_heavy() -> None:
+    """Which is what makes them quick; how quick is `tests/benchmarks/cli.py`'s to say."""
     program = (
-        "import sys, time; began = time.monotonic()\n"
+        "import sys\n"
         "from bothways.cli import run\n"
         "assert run(['--help']) == 0 and len(sys.modules) < 250, len(sys.modules)\n"
-        "helped = time.monotonic()\n"
         f"assert run(['check', {str(PIPELINES[0])!r}]) == 0\n"
         "heavy = {'torch', 'transformers', 'ray', 'mlflow', 'optuna', 'pandas', 'pyarrow', 'datasets', 'sklearn'}\n"
         "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
-        "sys.stderr.write(f'{helped - began} {time.monotonic() - began}')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    helped, checked = map(float, done.stderr.split())
-    assert helped < 1.0  # 0.03 s on an idle machine: a bound that a busy one keeps, too
-    assert checked < 5.0  # 0.6 s on an idle machine
 
 
 def test_the_program_exits_with_its_code_and_no_traceback(tmp_path: Path) -> None:
