@@ -36,14 +36,15 @@ from bothways.results import Report
 
 log = logging.getLogger(__name__)
 
-HERE_VIEWS = 1 << 15
-"""Views that a worker encodes itself, between its steps: so many cost it a second or less in all, while an execution of
-Ray Data costs tenths of one to begin, for every trial, and its first one in a process several seconds."""
-
 
 def execute(views: Views, encode: Encode) -> Iterator[pa.Table]:
-    """`contracts.Execute`: Ray Data for what is worth it. Texts do not depend on who reads them."""
-    return (local.execute if views.num_rows <= HERE_VIEWS else RayExecute())(views, encode)
+    """`contracts.Execute`: Ray Data for what is more than one block. Texts do not depend on who reads them.
+
+    A block costs the worker a fraction of a second, between its steps; an execution of Ray Data costs tenths of one to
+    begin, for every trial, and its first one in a process several.
+    """
+    sharded = RayExecute()
+    return (local.execute if views.num_rows <= sharded.block_rows else sharded)(views, encode)
 
 
 class DdpCollective:
