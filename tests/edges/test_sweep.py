@@ -52,7 +52,14 @@ def tune(pipeline: Path, *more: str, **how: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, **how
+        command,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        # A test runner in the background ignores SIGINT, and what it starts would, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **how,
     )
 
 
@@ -87,7 +94,7 @@ def test_a_sweep_leaves_one_parent_its_children_their_models_and_a_champion(tmp_
     assert {c.info.run_name for c in children} >= {"000-control", "confirm-control-1000", "confirm-control-1001"}
     again = [c.info.run_name for c in children if c.info.run_name.startswith("again-")]
     finished = {c.info.run_name for c in searched if c.info.status == "FINISHED"}
-    assert len(again) == min(3, len(finished)) * (len(finished) > 1)  # two finalists and the control, one seed each
+    assert len(again) in ((2, 3) if len(finished) > 1 else (0,))  # the best two and the control, who may be one of them
     assert ("again-000-control-500" in again) == (len(finished) > 1)
     assert {name.removeprefix("again-").removesuffix("-500") for name in again} <= finished
     for child in children:
