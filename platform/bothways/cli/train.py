@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -21,10 +20,10 @@ def train(
     from bothways.yaml_io import load_pipeline
 
     loaded = load_pipeline(pipeline, overrides or [])
-    from bothways.cli.tune import program, quiet_ray, terminate
+    from bothways.cli.tune import hear_sigterm, program, quiet_ray
 
     quiet_ray()
-    signal.signal(signal.SIGTERM, terminate)
+    hear_sigterm()
     from bothways.edges.lease import sweep_directory
     from bothways.edges.single import train as run
     from bothways.results import Report

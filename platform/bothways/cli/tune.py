@@ -36,18 +36,18 @@ def tune(
     from bothways.report import markdown
 
     plan = sweep.plan(loaded, space_file(pipeline, loaded), resume=resume)
-    signal.signal(signal.SIGTERM, terminate)
+    heard = hear_sigterm()
     search = plan.search
     total = search.trials + (search.finalists + 1) * search.finalist_seeds + 2 * search.confirm_seeds
     console.print(f"sweep [bold]{plan.directory.name}[/bold] in {plan.directory}", highlight=False, soft_wrap=True)
     try:
         with View(plan.metric, plan.mode, total, console) as view:
             result = sweep.tune(plan, view)
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt:
         again = shlex.join([*program(), "tune", str(pipeline), *(overrides or []), "--resume"])
         raise UserInterruptError(
             f"interrupted; everything so far is kept. Go on with: {again}",
-            signal.SIGTERM if interrupt.args else signal.SIGINT,
+            heard[-1] if heard else signal.SIGINT,
         ) from None
     console.print(Markdown(markdown(result)))
     console.print(f"files   {result.directory}", highlight=False, soft_wrap=True)
@@ -84,5 +84,14 @@ def program() -> list[str]:
     return ["bothways"] if shutil.which("bothways") else [os.path.relpath(sys.executable), "-m", "bothways"]
 
 
-def terminate(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt(number)
+def hear_sigterm() -> list[int]:
+    """Let SIGTERM end the program as Ctrl-C does. Returns a list that then holds its number: the exception need not
+    arrive as it was raised, for libraries on its way raise one of their own."""
+    heard: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    return heard
