@@ -21,14 +21,7 @@ FOLDS, REPEATS, STEPS = 3, 2, 10
 WHOLE = FOLDS * REPEATS * STEPS
 
 
-@pytest.fixture(scope="module")
-def workspace() -> Workspace:
-    return Workspace()
-
-
-@pytest.fixture(autouse=True)
-def a_checkpoint_at_every_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bothways.trial.CHECKPOINT_SHARE", 1e9)
+pytestmark = pytest.mark.usefixtures("a_checkpoint_at_every_report")
 
 
 def base(**optim: object) -> Experiment:

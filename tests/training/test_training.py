@@ -18,11 +18,6 @@ from bothways.trial import Workspace
 from tests import tiny
 
 
-@pytest.fixture(scope="module")
-def workspace() -> Workspace:
-    return Workspace()
-
-
 def reports(tmp_path: Path, workspace: Workspace, **parts: Any) -> list[Report]:
     return list(tiny.trial(tiny.experiment(**parts), tmp_path, workspace).reports())
 

@@ -50,14 +50,7 @@ BOTH_SIDES = {
 }
 
 
-@pytest.fixture(scope="module")
-def workspace() -> Workspace:
-    return Workspace()
-
-
-@pytest.fixture(autouse=True)
-def a_checkpoint_at_every_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bothways.trial.CHECKPOINT_SHARE", 1e9)
+pytestmark = pytest.mark.usefixtures("a_checkpoint_at_every_report")
 
 
 def digest(workspace: Workspace) -> str:

@@ -1,0 +1,17 @@
+"""What the tests of training share."""
+
+from __future__ import annotations
+
+import pytest
+
+from bothways.trial import Workspace
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Workspace:
+    return Workspace()
+
+
+@pytest.fixture
+def a_checkpoint_at_every_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bothways.trial.CHECKPOINT_SHARE", 1e9)
