@@ -50,7 +50,8 @@ def write(folder: Path, steps: int) -> Path:
 def tune(pipeline: Path, *more: str, **how: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "bothways", "tune", str(pipeline), *more]
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
-    environment.pop("RAY_ADDRESS", None)
+    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+        environment.pop(name, None)
     return subprocess.Popen(
         command,
         text=True,

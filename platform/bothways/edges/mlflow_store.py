@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,25 @@ SIGNATURE = ModelSignature(
 )
 
 
+@contextlib.contextmanager
+def _environment_kept() -> Iterator[None]:
+    """MLflow writes what it is set to into the environment, where the next sweep would take it for the user's wish."""
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")
+    before = {name: os.environ.get(name) for name in names}
+    yield
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
 def model_path(uri: str, tracking: str) -> Path:
     """The directory of a logged model's files, from `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `models:/ID`.
 
     Raises `UserError` when there is no such model.
     """
-    mlflow.set_tracking_uri(tracking)
+    with _environment_kept():
+        mlflow.set_tracking_uri(tracking)
     try:
         root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
         return root / str(Model.load(str(root)).flavors["python_function"]["data"])
@@ -72,7 +85,8 @@ class Store:
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"mlflow\..*")
-        mlflow.set_tracking_uri(uri)
+        with _environment_kept():
+            mlflow.set_tracking_uri(uri)
         self._client = mlflow.MlflowClient(uri)
         self._tags = {"bothways.sweep": sweep, "bothways.version": __version__, **tags}
         self._steps: dict[str, int] = {}
@@ -82,7 +96,8 @@ class Store:
             self._experiment = self._client.create_experiment(name, artifact_location=local)
         else:
             self._experiment = found.experiment_id
-        mlflow.set_experiment(experiment_id=self._experiment)  # where logged models go
+        with _environment_kept():
+            mlflow.set_experiment(experiment_id=self._experiment)  # where logged models go
         self._runs = self._known()
         if "sweep" not in self._runs:
             self._runs["sweep"] = self._create(sweep, self._tags, "sweep")

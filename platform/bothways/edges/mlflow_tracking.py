@@ -32,6 +32,8 @@ Task = Callable[["Store"], None]
 
 PATIENCE_S = 60.0
 """How long the end of a run waits for a store that is away."""
+HURRY_S = 8.0
+"""How long it does when somebody has interrupted it: `--resume` makes up for what is left."""
 
 
 def tracking_uri(storage: Path, configured: str | None = None) -> str:
@@ -80,7 +82,7 @@ class MlflowTracker:
         self._store: Store | None = None
         self._queue: queue.Queue[Task | None] = queue.Queue()
         self._closing = threading.Event()
-        self._closed_at = 0.0
+        self._closed_at, self._patience = 0.0, PATIENCE_S
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
         self._data = (pipeline.name, dataset, pipeline.experiment.data.source)
 
@@ -92,12 +94,12 @@ class MlflowTracker:
         status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
         self._queue.put(lambda store: store.close(status))
         self._queue.put(None)
-        self._closed_at = time.monotonic()
+        self._closed_at, self._patience = time.monotonic(), PATIENCE_S if kind is None else HURRY_S
         self._closing.set()
         left = self.waiting + 1
         while self._thread.is_alive() and self.waiting < left:  # a slow store is waited for as long as it takes writes
             left = self.waiting
-            self._thread.join(timeout=2 * PATIENCE_S)
+            self._thread.join(timeout=2 * self._patience)
         if left := self.waiting:
             self.problems.append(f"{self.uri} does not answer: {left - 1} writes are left, --resume makes up for them")
 
@@ -167,7 +169,7 @@ class MlflowTracker:
                 log.warning("MLflow: %s", one_line(error))
                 refused = False
                 if self._closing.wait(pause):
-                    if time.monotonic() > max(last_heard, self._closed_at) + PATIENCE_S:
+                    if time.monotonic() > max(last_heard, self._closed_at) + self._patience:
                         return False
                     time.sleep(1.0)
                 continue
