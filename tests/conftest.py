@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -17,6 +18,9 @@ os.environ.update(
     OMP_NUM_THREADS="1",  # torch's threads, without importing torch here
     MKL_NUM_THREADS="1",
 )
+
+# A test runner in the background ignores Ctrl-C, and whatever it starts would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -187,7 +187,7 @@ def main() -> None:
     options.add_argument(
         "--layers", type=int, default=2, help="of MiniLM's six: few, so that 60 full trainings take minutes"
     )
-    options.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the searches")
+    options.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the searches")
     options.add_argument("--fresh", type=int, default=5, help="seeds with which winners are trained again")
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--table", type=Path)
