@@ -207,7 +207,9 @@ def train(
                     continue
 
                 found = tally.total(collective)
+                began = time.perf_counter()
                 sums = evaluate(forward, task, selection, collective)
+                evaluated = time.perf_counter() - began
                 scored = task.metrics(sums)
                 read = found.pop("tokens")
                 tokens += read
@@ -216,7 +218,7 @@ def train(
                     **{f"train/{name}": value / per_step for name, value in found.items()},
                     **{f"selection/{name}": value for name, value in scored.items()},
                     **{"cost/steps": float(step), "cost/passes": step * _cost(terms), "cost/tokens": tokens},
-                    "time/tokens_per_s": read / tally.seconds,
+                    **{"time/tokens_per_s": read / tally.seconds, "time/evaluation_s": evaluated},
                 }
                 if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
                     raise Diverged(f"{wrong[0]} is not finite at step {step} (learning rate {optim.lr:g})")

@@ -3,9 +3,9 @@
     python tests/benchmarks/search.py [start sweep overhead search] [--trials 8] [--peer FILE] [--data DIR]
 
 `start`: seconds from the word that ended a lane's last trial to the first optimiser step of its next one, over 32 warm
-trials of 2 lanes. `sweep`: wall time of 16 trials of about 5 s on 2 lanes, over their optimiser steps' own seconds
-divided by 2 (evaluation counts as overhead); from the first trial's begin, and with Ray and the lanes started; and the
-processor time of MLflow's thread, models included, over those optimiser steps' seconds.
+trials of 2 lanes. `sweep`: wall time of 16 trials of about 5 s on 2 lanes, over what their optimiser steps and
+evaluations took by themselves, divided by 2; from the first trial's begin, and with Ray and the lanes started; and the
+processor time of MLflow's thread, its import and the models included, over the same.
 `overhead`: processor time of a trial through `edges/local` over that of a bare loop with the same model, optimiser and
 batches. `search`: the whole of a small search beside the recipe of Ray's documentation, which starts a TorchTrainer for
 every trial: same rows, steps, trials and concurrency; both begin to count when Ray is up.
@@ -129,14 +129,14 @@ def starts(events: list[Any]) -> list[float]:
 
 
 def training_seconds(events: list[Any]) -> float:
-    """What all optimiser steps took, by the trials' own clocks."""
+    """What all optimiser steps and evaluations took, by the trials' own clocks."""
     total, before = 0.0, {}
     for event in events:
         if event.report:
             metrics = event.report.metrics
             tokens = metrics["cost/tokens"] - before.get(event.trial_id, 0.0)
             before[event.trial_id] = metrics["cost/tokens"]
-            total += tokens / metrics["time/tokens_per_s"]
+            total += tokens / metrics["time/tokens_per_s"] + metrics["time/evaluation_s"]
     return total
 
 
@@ -173,25 +173,23 @@ def sweep_row(data: Path, chosen: argparse.Namespace) -> None:
 
 
 def overhead_row(data: Path, chosen: argparse.Namespace) -> None:
-    """In turns, three times; the best of each. Both train the same model object to the same weights."""
+    """A trial of about 10 s, three times in turns; the best of each. Both train one model on the same batches."""
     import torch
     from torch.nn import functional
 
     from bothways import data as loading
-    from bothways import models
     from bothways.config import Run
     from bothways.edges import local
     from bothways.optimizer import Optimizer
     from bothways.trial import Trial, Workspace
 
-    base = experiment(data, steps=chosen.steps)
+    base = experiment(data, steps=2 * chosen.steps)
     dataset, workspace = loading.load(base.data), Workspace()
     torch.set_num_threads(1)
 
-    def platform(folder: Path) -> str:
+    def platform(folder: Path) -> None:
         result = local.run(base, Run(), trial_id="x", directory=folder, dataset=dataset, workspace=workspace)
         assert result.status == "finished"
-        return models.digest(workspace.model(base.model.source, dataset.labels).module.state_dict())
 
     def prepared(folder: Path) -> tuple[Any, list[Any], list[Any]]:
         how = {"collective": local.OneWorker(), "execute": local.execute, "workspace": workspace, "directory": folder}
@@ -275,7 +273,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; all of them when none is named")
     options.add_argument("--trials", type=int, default=8)
-    options.add_argument("--steps", type=int, default=40, help="of a trial of about 5 s")
+    options.add_argument("--steps", type=int, default=10, help="of a trial; 10 take about 5 s")
     options.add_argument("--peer", type=Path, default=SHARED / "peers" / "plain_ray_recipe.py")
     options.add_argument("--data", type=Path, default=SHARED / "data")
     chosen = options.parse_args()
