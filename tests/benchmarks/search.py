@@ -7,8 +7,9 @@ trials of 2 lanes. `sweep`: wall time of 16 trials of about 5 s on 2 lanes, over
 evaluations took by themselves, divided by 2; from the first trial's begin, and with Ray and the lanes started; and the
 processor time of MLflow's thread, its import and the models included, over the same.
 `overhead`: processor time of a trial through `edges/local` over that of a bare loop with the same model, optimiser and
-batches. `search`: the whole of a small search beside the recipe of Ray's documentation, which starts a TorchTrainer for
-every trial: same rows, steps, trials and concurrency; both begin to count when Ray is up.
+batches. `search`: the whole of a small search beside the recipe of Ray's documentation, which starts a TorchTrainer
+for every trial: same rows, steps and concurrency; both begin to count when Ray is up. Once with as many trials each,
+once with trials of two steps, more of ours than of the peer's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,7 @@ from measuring import row
 
 SHARED = Path(__file__).parents[3] / "shared"
 LANES = 2
-PEER_ROWS, PEER_BATCH, PEER_EPOCHS = 200, 32, 3
-PEER_STEPS = PEER_EPOCHS * -(-PEER_ROWS // PEER_BATCH)
+BATCH = 32
 SPACE = """
 input.augment.policy.0.0.p: {float: [0.0, 0.3]}
 optim.lr: {log: [1e-5, 2e-4]}
@@ -38,7 +39,25 @@ control: {input.augment.policy.0.0.p: 0.0, optim.lr: 1e-4}
 """
 
 
-def experiment(data: Path, steps: int, reports: int = 2, selection: int = 50, batch_size: int = 16) -> Any:
+@dataclass(frozen=True)
+class Size:
+    """How large a search beside the peer's is: rows to learn from and as many to choose by, passes over them, trials
+    of ours and of the peer's, whose trials all cost the same: each starts everything anew."""
+
+    what: str
+    rows: int
+    epochs: int
+    ours: int
+    theirs: int
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * -(-self.rows // BATCH)
+
+
+def experiment(
+    data: Path, steps: int, *, reports: int = 2, rows: int = 200, selection: int = 50, batch: int = 16
+) -> Any:
     """SST-2 sentences where they are beside the project, else film reviews; every training row a changed copy."""
     from bothways.config import Experiment
 
@@ -46,9 +65,9 @@ def experiment(data: Path, steps: int, reports: int = 2, selection: int = 50, ba
     if (data / "sst2").exists():
         source = {"source": str(data / "sst2" / "train.tsv"), "label": 0, "text": 1}
     return Experiment(
-        data={**source, "splits": {"train": PEER_ROWS, "selection": selection, "test": 1}},
+        data={**source, "splits": {"train": rows, "selection": selection, "test": 1}},
         input={"augment": {"n_aug": 1, "keep_original": False, "policy": [["random_deletion"]]}},
-        optim={"steps": steps, "batch_size": batch_size, "evaluate_every": -(-steps // reports)},
+        optim={"steps": steps, "batch_size": batch, "evaluate_every": -(-steps // reports)},
     )
 
 
@@ -236,33 +255,33 @@ def overhead_row(data: Path, chosen: argparse.Namespace) -> None:
 def search_row(data: Path, chosen: argparse.Namespace) -> None:
     if not chosen.peer.exists() or not (data / "sst2").exists():
         return row(what="search", skipped=f"{chosen.peer} or {data} is not there")
-    base = experiment(data, PEER_STEPS, reports=PEER_EPOCHS, selection=PEER_ROWS, batch_size=PEER_BATCH)
-    with ray_cluster():
-        seconds, events, _ = search(base, chosen.trials)
-    best = max(e.report.metrics["selection/accuracy"] for e in events if e.report)
-    peer = recipe(chosen.trials, data, chosen.peer)
-    row(
-        what=f"search of {chosen.trials} trials of {PEER_STEPS} steps",
-        ours=3600 * chosen.trials / seconds,
-        peer=3600 * chosen.trials / peer["wall_s"],
-        ratio=peer["wall_s"] / seconds,
-        limit=10,
-        unit="trials/h",
-        best={"ours": best, "peer": peer["best"]},
-    )
+    for size in (Size("search", 200, 3, chosen.trials, chosen.trials), Size("search of short trials", 64, 1, 32, 4)):
+        base = experiment(data, size.steps, reports=size.epochs, rows=size.rows, selection=size.rows, batch=BATCH)
+        with ray_cluster():
+            seconds, events, _ = search(base, size.ours)
+        best = max(e.report.metrics["selection/accuracy"] for e in events if e.report)
+        peer = recipe(size, data, chosen.peer)
+        ours, theirs = 3600 * size.ours / seconds, 3600 * size.theirs / peer["wall_s"]
+        row(
+            what=f"{size.what}, {size.steps} steps a trial",
+            **{"ours": ours, "peer": theirs, "ratio": ours / theirs, "limit": 10, "unit": "trials/h"},
+            seconds={"ours": seconds, "peer": peer["wall_s"]},
+            trials={"ours": size.ours, "peer": size.theirs},
+            best={"ours": best, "peer": peer["best"]},
+        )
 
 
-def recipe(trials: int, data: Path, peer: Path) -> dict[str, Any]:
+def recipe(size: Size, data: Path, peer: Path) -> dict[str, Any]:
     """Seconds and the best score of the peer's sweep."""
     from bothways.assets import resolve
 
     command = [sys.executable, str(peer), "--model", str(resolve("asset:minilm-l6"))]
     command += ["--train", str(data / "sst2" / "train.tsv"), "--test", str(data / "sst2" / "test.tsv")]
-    command += ["--rows", str(PEER_ROWS), "--dev-rows", str(PEER_ROWS), "--trials", str(trials)]
-    command += ["--epochs", str(PEER_EPOCHS), "--concurrent", str(LANES), "--cpus", "4"]
+    command += ["--rows", str(size.rows), "--dev-rows", str(size.rows), "--trials", str(size.theirs)]
+    command += ["--epochs", str(size.epochs), "--concurrent", str(LANES), "--cpus", "4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=True)
     line = json.loads(done.stdout.strip().splitlines()[-1])
-    assert line["steps"] == trials * PEER_STEPS, line
+    assert line["steps"] == size.theirs * size.steps, line
     return {"wall_s": line["wall_s"], "best": line["best_dev_accuracy"]}
 
 
