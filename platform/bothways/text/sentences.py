@@ -1,8 +1,9 @@
 """Where sentences begin, in English and Chinese, for a whole batch at once.
 
-A sentence ends with 。！？…… wherever they stand, and with . ! ? … when white space or a Chinese character follows; closing
-quotes and brackets still belong to it. A full stop ends nothing after a title or an initial (`Mr. J. Smith`), nor in front
-of a small letter, except in tokenised text, where it stands apart (`a film . it is`). A blank line always ends one.
+A sentence ends with 。！？ wherever they stand, and with . ! ? … when white space or a Chinese character follows; closing
+quotes and brackets still belong to it. A full stop ends nothing after a title or an initial (`Mr. J. Smith`), nor in
+front of a small letter, except in tokenised text, where it stands apart (`a film . it is`). A blank line always ends
+one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _ROLES = {
     _DOTS: "…",
     _DOT: ".",
 }
-_TITLES = frozenset("mr mrs ms dr prof st rev gen sen rep gov capt lt col sgt hon vs fig vol e.g i.e cf approx".split())
+_TITLES_TEXT = "mr mrs ms dr prof st rev gen sen rep gov capt lt col sgt hon vs fig vol e.g i.e cf approx"
+_TITLES = frozenset(_TITLES_TEXT.split())
 _LONGEST = 6  # letters of a title, dots included
 
 
@@ -87,7 +89,7 @@ def _is_small(batch: TextBatch, tokens: Ints) -> Bools:
     """Whether these tokens begin with a small letter."""
     at = np.minimum(batch.starts[tokens, 1], batch.codes.size - 1)
     found = [character.islower() for character in decoded(batch.codes[at])]
-    return np.asarray(found, dtype=bool) & (batch.kinds[tokens] != END)
+    return np.asarray(np.array(found, dtype=bool) & (batch.kinds[tokens] != END))
 
 
 def _is_title(batch: TextBatch, tokens: Ints) -> Bools:

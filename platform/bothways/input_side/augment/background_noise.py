@@ -1,8 +1,8 @@
 """Background noise: with probability p, in front of each word and at the row's end, something that says nothing.
 
-What web text is full of: stray symbols, left-over markup and entities, emoji, links. No piece holds an opinion: there are
-no faces, hearts or thumbs among the emoji and no words in the links, so that the label stays what it was. The operation
-is nlpaug's and AEDA's kind of insertion (Ma 2019; Karimi et al. 2021) with other material.
+What web text is full of: stray symbols, left-over markup and entities, emoji, links. No piece holds an opinion: there
+are no faces, hearts or thumbs among the emoji and no words in the links, so that the label stays what it was. It is
+insertion as nlpaug (Ma 2019) and AEDA (Karimi et al. 2021) do it, of other material.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PIECES: dict[str, dict[Kind, str]] = {
         "markup": "<br> <br/> </p> <p> </div> &nbsp; &quot; &#12288; &gt; ** [图片] [视频] [表情] 【图】 [链接] //@",
         "emoji": _EMOJI,
         # In brackets: without a space after it, a link would go on into the words behind it.
-        "url": f"（http://t.cn/{_HOLE * 7}） （https://b23.tv/{_HOLE * 6}） （www.{_HOLE * 6}.cn） <http://t.cn/{_HOLE * 7}>",
+        "url": f"（http://t.cn/{_HOLE * 7}） <http://t.cn/{_HOLE * 7}> （https://b23.tv/{_HOLE * 6}） （www.{_HOLE * 6}.cn）",
     },
 }
 

@@ -1,9 +1,9 @@
 """Sentence shuffling: the sentences of a text in another order, or some of them left out.
 
-`permute`: each sentence is drawn with probability p, and the drawn ones of a row move round in a random cycle, so that none
-of them stays; where only one is drawn, the one whose draw came next joins it. `drop`: each sentence is dropped with
-probability p, but never one that holds a protected word, and never the last one with a word. The white space between
-sentences stays where it was.
+`permute`: each sentence is drawn with probability p, and the drawn ones of a row move round in a random cycle, so that
+none of them stays; where only one is drawn, the one whose draw came next joins it. `drop`: each sentence is dropped
+with probability p, but never one that holds a protected word, and never the last one with a word. The white space
+between sentences stays where it was.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _permuted(batch: TextBatch, firsts: Ints, bits: U64, drawn: Bools) -> TextBa
 
 
 def _ordered(batch: TextBatch, firsts: Ints, order: Ints, changed: Ints) -> TextBatch:
-    """The sentence `order[i]` in place i, with the gap that was in front of place i. `changed`: the rows that differ."""
+    """The sentence `order[i]` in place i, behind the gap of place i. `changed`: the rows that differ."""
     lengths = np.diff(np.append(firsts, batch.kinds.size))
     lengths[np.searchsorted(firsts, batch.offsets[1:], side="left") - 1] -= 1  # a row's end stays its end
     lengths = lengths[order]
