@@ -33,7 +33,7 @@ def outcomes(name: str, text: str, context: InputContext = EVERYTHING, rows: int
     ("kind", "context", "looks"),
     [
         ("url", EVERYTHING, r"(https://t\.co/\w{8}|http://bit\.ly/\w{7}|www\.\w{6}\.com|https://youtu\.be/\w{11})"),
-        ("url", CHINESE, r"(（http://t\.cn/\w{7}）|（https://b23\.tv/\w{6}）|（www\.\w{6}\.cn）|<http://t\.cn/\w{7}>)"),
+        ("url", CHINESE, r"(（http://t\.cn/\w{7}）|（b23\.tv/\w{6}）|（www\.\w{6}\.cn）|<http://t\.cn/\w{7}>)"),
         ("emoji", EVERYTHING, "[\U0001f300-\U0001f6ff]"),
         ("symbol", EVERYTHING, r"[^\w\s]+|__+"),
         ("markup", EVERYTHING, r"[<&*\[>][^ ]*|<br />"),

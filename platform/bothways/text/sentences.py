@@ -1,9 +1,9 @@
 """Where sentences begin, in English and Chinese, for a whole batch at once.
 
-A sentence ends with 。！？ wherever they stand, and with . ! ? … when white space or a Chinese character follows; closing
-quotes and brackets still belong to it. A full stop ends nothing after a title or an initial (`Mr. J. Smith`), nor in
-front of a small letter, except in tokenised text, where it stands apart (`a film . it is`). A blank line always ends
-one.
+A sentence ends with 。！？ wherever they stand, and with . ! ? … in front of white space or a Chinese character; quotes
+and brackets that close behind them still belong to it. A full stop ends nothing after a title or an initial (`Mr. J.
+Smith`), nor in front of a small letter, except in tokenised text, where it stands apart (`a film . it is`). A blank
+line always ends one.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ _PIECES: dict[str, dict[Kind, str]] = {
         "markup": "<br> <br/> </p> <p> </div> &nbsp; &quot; &#12288; &gt; ** [图片] [视频] [表情] 【图】 [链接] //@",
         "emoji": _EMOJI,
         # In brackets: without a space after it, a link would go on into the words behind it.
-        "url": f"（http://t.cn/{_HOLE * 7}） <http://t.cn/{_HOLE * 7}> （https://b23.tv/{_HOLE * 6}） （www.{_HOLE * 6}.cn）",
+        "url": f"（http://t.cn/{_HOLE * 7}） <http://t.cn/{_HOLE * 7}> （b23.tv/{_HOLE * 6}） （www.{_HOLE * 6}.cn）",
     },
 }
 
