@@ -41,10 +41,10 @@ class Source:
     name: str
     columns: Columns
 
-    def blocks(self, size: int = BLOCK) -> Iterator[Block]:
+    def blocks(self, size: int) -> Iterator[Block]:
         """Its rows in order, the unusable ones set apart. Raises `UserError` when it cannot be read."""
         if self.columns.label is None and self.name.startswith(("asset:", "hf:")):
-            raise UserError(f"{self.name} has labels of its own: leave --no-label out")
+            raise UserError(f"{self.name} has labels of its own: leave `--label none` out")
         records = parts(self.name, self.columns)["train"]
         while found := list(islice(records, size)):
             yield _block(self, found)
@@ -84,10 +84,10 @@ def statistics(source: Source, experiment: Experiment) -> policy.Statistics | No
     """The words of a source's first rows, for operations that take words from the data; None without operations."""
     if not experiment.input.augment.policy:
         return None
-    tables = [block.table for block in islice(source.blocks(), max(1, COUNTED // BLOCK))]
-    if not tables:
+    first = next(source.blocks(COUNTED), None)
+    if first is None:
         return None
-    return policy.statistics(pa.concat_tables(tables), experiment.data.language, experiment.input.segmentation)
+    return policy.statistics(first.table, experiment.data.language, experiment.input.segmentation)
 
 
 def views(rows: pa.Table, experiment: Experiment, progress: float | None = None) -> pa.Table:
@@ -142,7 +142,7 @@ def apply(source: Source, experiment: Experiment, out: Path) -> Iterator[Done]:
             writer, rejects = _WRITERS[out.suffix](out), _Jsonl(rejected_file)
             stack.enter_context(writer)
             stack.enter_context(rejects)
-            for block in source.blocks():
+            for block in source.blocks(BLOCK):
                 table = views(block.table, experiment)
                 repeated = None if block.labels is None else _repeated(block.labels, table.num_rows)
                 columns = ["id", "copy", "text", *(["pair"] if source.columns.pair is not None else [])]
@@ -198,11 +198,11 @@ class _Jsonl(_Partial):
         rows = table.to_pylist()
         if labels is not None:
             rows = [row | {"label": label} for row, label in zip(rows, labels, strict=True)]
-        self.lines(rows)
+        self.lines(rows, ascii=False)
 
-    def lines(self, rows: list[dict[str, Any]]) -> None:
+    def lines(self, rows: list[dict[str, Any]], ascii: bool = True) -> None:
         for row in rows:
-            self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            self._file.write(json.dumps(row, ensure_ascii=ascii, default=str) + "\n")
 
     def close(self) -> None:
         self._file.close()

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from bothways.text import PUNCTUATION, Segmentation, TextBatch, decoded
 
-MOST_PIECES = 4000
+MOST_PIECES = 1000
 """Words and gaps of a text that are compared: the comparison's time grows with their square."""
 GONE, NEW = "red strike", "bold green"
 _JOINING = "\u200c\u200d"  # invisible, but emoji and scripts are written with them

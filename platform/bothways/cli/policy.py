@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,8 +19,7 @@ File = Annotated[Path, typer.Argument(help="A policy file, such as a sweep's pol
 Source = Annotated[str, typer.Option("--data", help="csv, tsv, jsonl, parquet, asset:NAME or hf:org/name@revision.")]
 TextColumn = Annotated[str, typer.Option("--text", help="The column of texts: a name, or a position from 0.")]
 PairColumn = Annotated[str, typer.Option("--pair", help="The column of second texts.")]
-LabelColumn = Annotated[str, typer.Option("--label", help="The column of labels.")]
-NoLabel = Annotated[bool, typer.Option("--no-label", help="The file has no labels.")]
+LabelColumn = Annotated[str, typer.Option("--label", help="The column of labels; none where there are none.")]
 Copies = Annotated[int | None, typer.Option("--copies", min=1, max=64, help="Copies of a row, instead of n_aug.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Another seed than the file's.")]
 
@@ -108,7 +106,6 @@ def preview(
     text: TextColumn = "",
     pair: PairColumn = "",
     label: LabelColumn = "",
-    no_label: NoLabel = False,
     rows: Annotated[int, typer.Option("-n", "--rows", min=1, max=1000, help="Rows to show.")] = 10,
     copies: Copies = None,
     seed: Seed = None,
@@ -120,7 +117,7 @@ def preview(
     experiment = _experiment(file, copies, seed)
     from bothways.cli.preview import Preview  # pyarrow: only once the file is known to be right
 
-    source = _source(experiment, data, (text, pair, label), no_label)
+    source = _source(experiment, data, (text, pair, label))
     Preview(source, experiment, rows, at).print(_describe(file, experiment))
 
 
@@ -132,7 +129,6 @@ def apply(
     text: TextColumn = "",
     pair: PairColumn = "",
     label: LabelColumn = "",
-    no_label: NoLabel = False,
     copies: Copies = None,
     seed: Seed = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
@@ -143,7 +139,7 @@ def apply(
 
     from bothways import policy_apply
 
-    source = _source(experiment, data, (text, pair, label), no_label)
+    source = _source(experiment, data, (text, pair, label))
     if out.exists() and (Path(source.name).exists() and out.samefile(source.name)):
         raise UserError(f"{out}: is the file that is read: choose another name")
     if out.exists() and not overwrite:
@@ -170,7 +166,7 @@ def _experiment(file: Path, copies: int | None, seed: int | None) -> Experiment:
     return experiment
 
 
-def _source(experiment: Experiment, data: str, columns: tuple[str, str, str], no_label: bool) -> Any:
+def _source(experiment: Experiment, data: str, columns: tuple[str, str, str]) -> Any:
     """What is read: the options, and where they are silent what the pipeline file says."""
     from bothways.data.reading import Columns
     from bothways.policy_apply import Source
@@ -179,8 +175,6 @@ def _source(experiment: Experiment, data: str, columns: tuple[str, str, str], no
     name = data or own.source
     if not name:
         raise UserError("a policy file names no data: give --data FILE")
-    if no_label and columns[2]:
-        raise UserError("give --label or --no-label, not both")
     text, pair, label = (_column(written) for written in columns)
     known = own if not data else None  # other data have columns of their own
     return Source(
@@ -188,15 +182,10 @@ def _source(experiment: Experiment, data: str, columns: tuple[str, str, str], no
         columns=Columns(
             text=text if text is not None else known.text if known else "text",
             pair=pair if pair is not None else known.pair if known else None,
-            label=None if no_label else label if label is not None else known.label if known else "label",
+            label=None if label == "none" else label if label is not None else known.label if known else "label",
         ),
     )
 
 
 def _column(written: str) -> str | int | None:
     return (int(written) if written.isdecimal() else written) if written else None
-
-
-def terminal() -> bool:
-    """Whether standard output is one."""
-    return sys.stdout.isatty()
