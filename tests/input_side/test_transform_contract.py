@@ -160,6 +160,19 @@ def test_change_grows_with_p(
 
 
 @every_strength
+def test_change_grows_with_the_strength_of_a_row(
+    name: str, knobs: dict[str, Any], texts: list[str], row_keys: Any, context: InputContext
+) -> None:
+    changed = []
+    for strength in (0.01, 0.3, 1.0):
+        scaled = replace(context, strength=np.full(len(texts), strength))
+        after = apply(build(name, knobs, 0.8), texts, row_keys, scaled)
+        changed.append(sum(a != b for a, b in zip(after, texts, strict=True)))
+    assert changed == sorted(changed)
+    assert changed[2] > 1.5 * changed[0]
+
+
+@every_strength
 def test_another_key_or_slot_gives_another_result(
     name: str, knobs: dict[str, Any], texts: list[str], row_keys: Any, context: InputContext
 ) -> None:
