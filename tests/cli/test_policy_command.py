@@ -99,7 +99,7 @@ def test_reconstruction_is_shown_on_originals_too(folder: Path, capsys: pytest.C
     (folder / "normal.yaml").write_text("input: {reconstruct: [{name: normalize}]}\n")
     (folder / "wide.csv").write_text("text,label\nＡ  film,1\n", encoding="utf-8")
     out = call(capsys, "preview", folder / "normal.yaml", "--data", folder / "wide.csv")[1]
-    assert "copy 0 (no sub-policy): [-Ａ  -]{+A +}film" in out
+    assert "copy 0 (reconstruction alone): [-Ａ  -]{+A +}film" in out
 
 
 def test_copies_are_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

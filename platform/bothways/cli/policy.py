@@ -33,7 +33,7 @@ def _group() -> None:
 def show_policy(
     file: File, form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table
 ) -> None:
-    """Print the operations of a policy with their probabilities, strengths and other knobs."""
+    """Print a policy's operations with their knobs."""
     experiment = policy_file.load(file)
     side = experiment.input
     rows = [
@@ -113,7 +113,7 @@ def preview(
         float | None, typer.Option("--at", min=0, max=1, help="The share of a training, for schedules.")
     ] = None,
 ) -> None:
-    """Show texts and what the policy makes of them, side by side."""
+    """Show texts beside what a policy makes of them."""
     experiment = _experiment(file, copies, seed)
     from bothways.cli.preview import Preview  # pyarrow: only once the file is known to be right
 
@@ -133,7 +133,10 @@ def apply(
     seed: Seed = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write texts and their changed copies to a file: columns id, copy (0: the original), text, pair, label."""
+    """Write texts with their changed copies to a file.
+
+    Its columns: id, copy (0 is the original), text, pair and label.
+    """
     experiment = _experiment(file, copies, seed)
     from rich.console import Console
 

@@ -93,6 +93,7 @@ class Preview:
     def _table(self, lines: list[Line]) -> Table:
         augment = self._experiment.input.augment
         labelled, several = self._labels is not None, len(augment.policy) > 1
+        numbered = len({line.copy for line in lines}) > 1
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=True)
         table.add_column("row", style="dim", no_wrap=True)
         if labelled:
@@ -104,7 +105,7 @@ class Preview:
         for _, group in groupby(lines, key=lambda line: line.row):
             for line in group:
                 old, new = coloured(line.found, LIMIT)
-                head = f"{line.row}{f'.{line.copy}' if augment.n_aug > 1 else ''}{' pair' * (line.column == 'pair')}"
+                head = f"{line.row}{f'.{line.copy}' if numbered else ''}{' pair' * (line.column == 'pair')}"
                 cells: list[Text | str] = [head, old, Text("unchanged", "dim italic") if line.same else new]
                 if labelled:
                     cells.insert(1, Text(printable(str(line.label))))
@@ -115,7 +116,7 @@ class Preview:
     def _by(self, number: int) -> str:
         """A sub-policy's number and operations."""
         if number < 0:
-            return "no sub-policy"
+            return "reconstruction alone"
         operations = self._experiment.input.augment.policy[number]
         return f"{number + 1} {' + '.join(operation.transform.name for operation in operations)}"
 
