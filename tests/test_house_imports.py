@@ -29,6 +29,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # pure logic: no Ray, no Optuna, no MLflow
     (
         "policy",
+        "policy_file",
+        "policy_apply",
         "data",
         "tokenization",
         "batching",

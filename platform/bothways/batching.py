@@ -18,6 +18,7 @@ from bothways import policy, seeding
 from bothways.config import Augment, InputSide, Language
 from bothways.contracts import Batch
 from bothways.errors import UserError
+from bothways.seeding import F64
 from bothways.tokenization import encoder
 
 I32 = npt.NDArray[np.int32]
@@ -31,15 +32,17 @@ EVALUATION = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Which views each optimiser step sees: three int64 arrays of shape (steps, batch size).
+    """Which views each optimiser step sees: int64 arrays of shape (steps, batch size).
 
     `row`: position in the training table. `epoch`: from 0. `copy`: 0 the original, 1… the augmented copies.
+    `progress`: float64 (steps,), the share of the training that lies before each step.
     Every (row, copy) occurs once in each epoch; every batch is full, so epochs meet inside one.
     """
 
     row: I64
     epoch: I64
     copy: I64
+    progress: F64
 
     def share(self, rank: int, world: int) -> Plan:
         """What rank `rank` of `world` sees: every `world`-th row of each batch.
@@ -49,35 +52,43 @@ class Plan:
         if self.row.shape[1] % world:
             raise UserError(f"optim.batch_size {self.row.shape[1]} cannot be divided by {world} workers")
         mine = np.s_[:, rank::world]
-        return Plan(row=self.row[mine], epoch=self.epoch[mine], copy=self.copy[mine])
+        return Plan(row=self.row[mine], epoch=self.epoch[mine], copy=self.copy[mine], progress=self.progress)
 
     def steps(self, start: int, stop: int) -> Plan:
         """Steps `start` to `stop` only."""
-        return Plan(row=self.row[start:stop], epoch=self.epoch[start:stop], copy=self.copy[start:stop])
+        part = np.s_[start:stop]
+        return Plan(row=self.row[part], epoch=self.epoch[part], copy=self.copy[part], progress=self.progress[part])
 
     def views(self, train: pa.Table) -> PlannedViews:
         """The views in order."""
         row, epoch, copy = (part.ravel().astype(np.int32) for part in (self.row, self.epoch, self.copy))
-        return PlannedViews(train, row, epoch, copy)
+        return PlannedViews(train, row, epoch, copy, self.progress)
 
 
 @dataclass(frozen=True)
 class PlannedViews:
-    """`contracts.Views` of a plan over the rows `train`: 12 bytes a view until its slice is asked for."""
+    """`contracts.Views` of a plan over the rows `train`: 12 bytes a view until its slice is asked for.
+
+    `progress`: one for each step, of equally many views.
+    """
 
     train: pa.Table
     row: I32
     epoch: I32
     copy: I32
+    progress: F64
 
     @property
     def num_rows(self) -> int:
         return self.row.size
 
     def slice(self, offset: int, length: int) -> pa.Table:
-        """The training columns, `epoch` and `copy` of views `offset` to `offset + length`."""
+        """The training columns, `epoch`, `copy` and `progress` of views `offset` to `offset + length`."""
         part = np.s_[offset : offset + length]
-        return _views(self.train.take(pa.array(self.row[part])), self.epoch[part], self.copy[part])
+        table = _views(self.train.take(pa.array(self.row[part])), self.epoch[part], self.copy[part])
+        per_step = self.num_rows // max(1, self.progress.size)
+        steps = np.arange(offset, offset + table.num_rows) // max(1, per_step)
+        return table.append_column("progress", pa.array(self.progress[steps]))
 
 
 def _views(rows: pa.Table, epoch: I32 | I64, copy: I32 | I64) -> pa.Table:
@@ -122,7 +133,8 @@ def plan(lengths: I64, augment: Augment, *, batch_size: int, steps: int, seed: i
         shuffled = seeding.permutation((stop - start) // batch_size, seed, "batches", number)
         arranged.append(by_length.reshape(-1, batch_size)[shuffled])
     at = np.concatenate(arranged)
-    return Plan(row=row[at], epoch=epoch[at], copy=copy[at])
+    progress = np.arange(steps) / steps
+    return Plan(row=row[at], epoch=epoch[at], copy=copy[at], progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)

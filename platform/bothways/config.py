@@ -79,11 +79,32 @@ class _Wrapped(Config):
         return component.spec() | {k: getattr(self, k) for k in numbers}
 
 
+Schedule = Literal["constant", "rising", "falling"] | tuple[tuple[Probability, Probability], ...]
+
+
 class Operation(_Wrapped):
-    """One step of a sub-policy: `transform`, applied to a row with `probability`."""
+    """One step of a sub-policy: `transform`, applied to a row with `probability`.
+
+    `schedule`: what its magnitude (the knob `p`) is multiplied by in the course of the training; a transform without
+    that knob has its probability multiplied. `constant`: 1. `rising`: 0 at the first step, growing evenly towards 1.
+    `falling`: 1 minus that. Or pairs `[share, factor]`, as in population-based augmentation (Ho et al. 2019): from that
+    share of the steps on, this factor; before the first pair, its factor too.
+    """
 
     transform: Transform
     probability: Probability = 1.0
+    schedule: Schedule = "constant"
+
+    @field_validator("schedule")
+    @classmethod
+    def _goes_forward(cls, schedule: Schedule) -> Schedule:
+        if not isinstance(schedule, str):
+            shares = [share for share, _ in schedule]
+            if not shares:
+                raise ValueError("a list of [share, factor] needs at least one pair, such as [[0, 0.2], [0.5, 1]]")
+            if shares != sorted(set(shares)):
+                raise ValueError("the shares of the training must grow from pair to pair, such as [[0, 0.2], [0.5, 1]]")
+        return schedule
 
 
 class Term(_Wrapped):

@@ -143,7 +143,8 @@ class Views(Protocol):
     def num_rows(self) -> int: ...
 
     def slice(self, offset: int, length: int) -> pa.Table:
-        """Columns `id`, `text`, `pair`, `label`, `epoch`, `copy` of views `offset` to `offset + length`."""
+        """Columns `id`, `text`, `pair`, `label`, `epoch`, `copy` of views `offset` to `offset + length`; planned ones
+        have `progress` too, the share of the training that lies before each."""
         ...
 
 

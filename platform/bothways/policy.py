@@ -1,24 +1,25 @@
 """What a model reads, made from labelled rows: reconstruction for all, one sub-policy per augmented copy.
 
 Operations with probabilities, in order, make a sub-policy; several of those make a policy. The terms are AutoAugment's
-(Cubuk et al. 2019), on text as in Text AutoAugment (Ren et al. 2021).
+(Cubuk et al. 2019), on text as in Text AutoAugment (Ren et al. 2021); schedules are those of population-based
+augmentation (Ho et al. 2019), over optimiser steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bothways.config import InputSide, Language, Operation
+from bothways.config import InputSide, Language, Operation, Schedule
 from bothways.errors import UserError
 from bothways.input_side.statistics import Statistics as Statistics
 from bothways.input_side.transform import InputContext, Transform
-from bothways.seeding import U64, below, keys, uniforms
+from bothways.seeding import F64, U64, below, keys, uniforms
 from bothways.text import Segmentation, TextBatch
 
 _CHUNK = 2048
@@ -37,25 +38,38 @@ def statistics(train: pa.Table, language: str, segmentation: Segmentation = "cha
 def read(views: pa.Table, *, side: InputSide, language: Language, seed: int, statistics: Statistics | None) -> pa.Table:
     """The views with `text` and `pair` as the model shall read them; same rows, order and other columns.
 
-    `views`: columns id, text, pair, label, epoch, copy. Copy 0 is the original and is reconstructed only; so is
-    everything in epoch -1 (evaluation). A row's result depends on (seed, epoch, id, copy, column, place in the policy)
-    and on its text. Raises `UserError` when a transform cannot read the language or lacks what it needs.
+    `views`: columns id, text, pair, label, epoch, copy, and progress (see `batching.Plan`) where they are part of a
+    training; elsewhere schedules are constant. Copy 0 is the original and is reconstructed only; so is everything in
+    epoch -1 (evaluation). A row's result depends on (seed, epoch, id, copy, column, place in the policy), its text, and
+    its progress where an operation has a schedule.
+    Raises `UserError` when a transform cannot read the language or lacks what it needs.
     """
     check(side, language)
     context = InputContext(
         language=language, statistics=statistics, protect=side.protect, segmentation=side.segmentation
     )
-    epoch, copy, row_id = (_integers(views, name) for name in ("epoch", "copy", "id"))
-    augmented = (copy > 0) & (epoch >= 0) & bool(side.augment.policy)
-    row_keys = keys(seed, epoch, row_id, copy) if len(views) else np.empty(0, dtype=np.uint64)
-    drawn = np.where(augmented, below(keys(row_keys, "sub-policy"), max(1, len(side.augment.policy))), -1)
-    todo = np.arange(len(views)) if side.reconstruct else np.flatnonzero(augmented)
+    row_keys, drawn = _row_keys(views, seed), sub_policies(views, side, seed)
+    progress = views.column("progress").to_numpy() if "progress" in views.column_names else None
+    todo = np.arange(len(views)) if side.reconstruct else np.flatnonzero(drawn >= 0)
     for name in ("text", "pair"):
         if name in views.column_names and todo.size:
             column = views.column(name)
-            changed = _column(column, todo, drawn, keys(row_keys, name), side, context)
+            rows = _Rows(keys(row_keys, name), drawn, progress)
+            changed = _column(column, todo, rows, side, context)
             views = views.set_column(views.column_names.index(name), name, changed)
     return views
+
+
+def sub_policies(views: pa.Table, side: InputSide, seed: int) -> npt.NDArray[np.int64]:
+    """The number of the sub-policy that each view draws, (N,); -1 where it is not augmented."""
+    augmented = (_integers(views, "copy") > 0) & (_integers(views, "epoch") >= 0) & bool(side.augment.policy)
+    bits = keys(_row_keys(views, seed), "sub-policy")
+    return np.where(augmented, below(bits, max(1, len(side.augment.policy))), -1)
+
+
+def _row_keys(views: pa.Table, seed: int) -> U64:
+    epoch, copy, row_id = (_integers(views, name) for name in ("epoch", "copy", "id"))
+    return keys(seed, epoch, row_id, copy) if len(views) else np.empty(0, dtype=np.uint64)
 
 
 def check(side: InputSide, language: str) -> None:
@@ -70,28 +84,34 @@ def _integers(views: pa.Table, name: str) -> npt.NDArray[np.int64]:
     return np.asarray(views.column(name).to_numpy(), dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Of every row: its key for one column, (N,), the sub-policy it has drawn, and its progress or None."""
+
+    keys: U64
+    drawn: npt.NDArray[np.int64]
+    progress: F64 | None
+
+
 def _column(
-    column: pa.ChunkedArray,
-    todo: npt.NDArray[np.int64],
-    drawn: npt.NDArray[np.int64],
-    row_keys: U64,
-    side: InputSide,
-    context: InputContext,
+    column: pa.ChunkedArray, todo: npt.NDArray[np.int64], rows: _Rows, side: InputSide, context: InputContext
 ) -> pa.Array:
     """One text column with the rows `todo` changed: grouped by sub-policy, in chunks. Nulls stay."""
     present = column.is_valid().to_numpy()
     todo = todo[present[todo]]
+    drawn = rows.drawn
     order = todo[np.argsort(drawn[todo], kind="stable")]
     parts, place = list(column.chunks), np.arange(len(column))
     for number in np.unique(drawn[todo]).tolist():
         group = order[drawn[order] == number]
         operations = side.augment.policy[number] if number >= 0 else ()
         for start in range(0, group.size, _CHUNK):
-            rows = group[start : start + _CHUNK]
-            batch = context.read(column.take(pa.array(rows)).to_pylist(), row_keys[rows])
+            at = group[start : start + _CHUNK]
+            batch = context.read(column.take(pa.array(at)).to_pylist(), rows.keys[at])
             batch = _reconstructed(batch, side.reconstruct, context)
-            changed = augment(batch, operations, context, number).texts()
-            place[rows] = sum(map(len, parts)) + np.arange(rows.size)
+            progress = None if rows.progress is None else rows.progress[at]
+            changed = augment(batch, operations, context, number, progress).texts()
+            place[at] = sum(map(len, parts)) + np.arange(at.size)
             parts.append(pa.array(changed, column.type))
     return pa.concat_arrays(parts).take(pa.array(place))
 
@@ -102,11 +122,43 @@ def _reconstructed(batch: TextBatch, transforms: Sequence[Transform], context: I
     return batch
 
 
-def augment(batch: TextBatch, operations: Sequence[Operation], context: InputContext, number: int = 0) -> TextBatch:
-    """Applies a sub-policy's operations in order, each to a row with its probability. `number`: the sub-policy's."""
+def augment(
+    batch: TextBatch,
+    operations: Sequence[Operation],
+    context: InputContext,
+    number: int = 0,
+    progress: F64 | None = None,
+) -> TextBatch:
+    """Applies a sub-policy's operations in order, each to a row with its probability.
+
+    `number`: the sub-policy's. `progress`: of each row, (R,), for schedules; None: they are constant.
+    """
     for place, operation in enumerate(operations):
         slot = f"augment/{number}/{place}"
-        applied = uniforms(batch.keys, slot) < operation.probability if operation.probability < 1 else None
-        strength = None if applied is None else applied.astype(np.float64)
+        strength = _strength(operation, batch.keys, slot, progress)
         batch = operation.transform(batch, replace(context, slot=slot, strength=strength))
     return batch
+
+
+def _strength(operation: Operation, row_keys: U64, slot: str, progress: F64 | None) -> F64 | None:
+    """How strongly the operation is applied to each row, (R,): 0 where it is not. None stands for ones."""
+    factor = None if progress is None else factors(operation.schedule, progress)
+    probability: float | F64 = operation.probability
+    if factor is not None and "p" not in type(operation.transform).model_fields:
+        probability, factor = probability * factor, None
+    if isinstance(probability, float) and probability >= 1:
+        return factor
+    applied = (uniforms(row_keys, slot) < probability).astype(np.float64)
+    return applied if factor is None else applied * factor
+
+
+def factors(schedule: Schedule, progress: F64) -> F64 | None:
+    """What a schedule multiplies by at each share of the training; None: by one."""
+    if schedule == "constant":
+        return None
+    if schedule == "rising":
+        return progress
+    if schedule == "falling":
+        return 1.0 - progress
+    shares, values = np.asarray(schedule, dtype=np.float64).T
+    return np.asarray(values[np.maximum(np.searchsorted(shares, progress, side="right") - 1, 0)])

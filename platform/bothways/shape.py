@@ -52,8 +52,8 @@ def find(tree: Any, path: Path) -> Any:
     return tree
 
 
-BESIDE = ("probability", "weight")
-"""The numbers that are written beside a component's own knobs (`config.Operation`, `config.Term`)."""
+BESIDE = ("probability", "schedule", "weight")
+"""The values that are written beside a component's own knobs (`config.Operation`, `config.Term`)."""
 
 
 def assign(tree: dict[str, Any], path: Path, value: Any) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bothways.complaints import complaints, mistyped
 from bothways.config import Pipeline
@@ -24,6 +24,8 @@ from bothways.shape import Path, assign, parts, shown
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+
+M = TypeVar("M", bound=BaseModel)
 
 _Parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser where PyYAML was built with it: 15x faster
 
@@ -111,7 +113,7 @@ def load_pipeline(path: str | FilePath, overrides: Sequence[str] = ()) -> Pipeli
         near = [place for target, place in changed.items() if path[: len(target)] == target[: len(path)]]
         return near[-1] if near else "overrides"
 
-    return _checked(spec, where)
+    return checked(Pipeline, spec, where)
 
 
 def space_file(pipeline_file: str | FilePath, pipeline: Pipeline) -> FilePath | None:
@@ -124,18 +126,22 @@ def space_file(pipeline_file: str | FilePath, pipeline: Pipeline) -> FilePath | 
 def _validate(document: Document) -> Pipeline:
     if document.data is None:
         raise UserError(f"{document.name}:1: the file is empty; a pipeline has name, experiment, search, run")
-    return _checked(document.data, document.where)
+    return checked(Pipeline, document.data, document.where)
 
 
-def _checked(data: Any, where: Any) -> Pipeline:
+def checked(model: type[M], data: Any, where: Callable[[Path], str], root: Path = ()) -> M:
+    """`data` as a `model`, which is a pipeline or what stands at the path `root` of one. `where`: the place of a path.
+
+    Raises `UserError`, one line for each problem.
+    """
     try:
-        pipeline = Pipeline.model_validate(data)
+        config = model.model_validate(data)
     except ValidationError as error:
-        raise UserError("\n".join(complaints(error, data, where))) from None
-    wrong = list(mistyped(data, pipeline.model_dump(mode="json"), where))
+        raise UserError("\n".join(complaints(error, data, where, root))) from None
+    wrong = list(mistyped(data, config.model_dump(mode="json"), where))
     if wrong:
         raise UserError("\n".join(wrong))
-    return pipeline
+    return config
 
 
 def _text(raw: bytes, name: str) -> str:

@@ -46,6 +46,9 @@ WORDS: list[tuple[str, dict[str, Any], str]] = [
     ("random_substitution", {"weighting": "uniform"}, "substitute"),
     ("random_substitution", {"weighting": "tfidf"}, "substitute"),
     ("synonym_replacement", {}, "substitute"),
+    ("background_noise", {}, "substitute"),
+    ("sentence_shuffle", {"action": "permute"}, ""),
+    ("sentence_shuffle", {"action": "drop"}, ""),
 ]
 OPERATIONS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
     "en": [

@@ -102,6 +102,12 @@ def test_a_sweep_leaves_one_parent_its_children_their_models_and_a_champion(tmp_
     digests = {i.dataset.digest for i in parents[0].inputs.dataset_inputs}
     assert digests == {parents[0].data.tags["bothways.data"][:36]}
 
+    from bothways import policy_file, yaml_io
+
+    sweep = tmp_path / "runs" / "tiny-001"
+    policy = policy_file.load(sweep / "policy.yaml")
+    assert policy.input.model_dump(mode="json") == yaml_io.read(sweep / "best.yaml").data["input"]
+
     from bothways.predict import Predictor
 
     texts = ["a great film", "an awful film", "the plot was dull"]

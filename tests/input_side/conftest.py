@@ -16,7 +16,8 @@ from bothways.seeding import keys
 _WORDS = {
     "en": "the movie was a great surprise and its director tells one more story of love in an old city where people "
     "laugh , cry and remember what they wo n't forget . truly moving film , with good actors and bad jokes !",
-    "zh": "这部 电影 的 导演 讲 了 又 个 关于 城市 和 爱情 的 故事 演员 好看 但是 结尾 有点 遗憾 观众 喜欢 不 没 ，",
+    "zh": "这部 电影 的 导演 讲 了 又 个 关于 城市 和 爱情 的 故事 演员 好看 但是 结尾 有点 遗憾 观众 喜欢 不 没 "
+    "， 。 。 ！ ？",
 }
 NEGATED = {
     "en": [

@@ -126,3 +126,75 @@ def test_a_language_a_transform_cannot_read_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(type(of.augment.policy[0][0].transform), "languages", ("en",))
     with pytest.raises(UserError, match="random_deletion reads en, but the data is 'zh'"):
         read(views(), of, language="zh")
+
+
+def with_progress(table: pa.Table, progress: float) -> pa.Table:
+    return table.append_column("progress", pa.array(np.full(len(table), progress)))
+
+
+def share_dropped(schedule: Any, progress: float) -> float:
+    """Of the words of augmented copies."""
+    table = with_progress(views(n=300, copies=1, epochs=1), progress)
+    result = read(table, side([{"name": "random_deletion", "p": 0.4, "schedule": schedule}]))["text"].to_pylist()
+    copies = [len(text.split()) for text, copy in zip(result, table["copy"].to_pylist(), strict=True) if copy]
+    return 1 - float(np.mean(copies)) / 15.5  # the row's number at its end is protected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "progress", "factor"),
+    [
+        ("constant", 0.3, 1.0),
+        ("rising", 0.0, 0.0),
+        ("rising", 0.5, 0.5),
+        ("falling", 0.0, 1.0),
+        ("falling", 0.75, 0.25),
+        ([[0.25, 0.5], [0.5, 1.0]], 0.0, 0.5),
+        ([[0.25, 0.5], [0.5, 1.0]], 0.49, 0.5),
+        ([[0.25, 0.5], [0.5, 1.0]], 0.5, 1.0),
+        ([[0.0, 0.0], [0.7, 1.0]], 7 / 10, 1.0),
+    ],
+)
+def test_a_schedule_multiplies_the_magnitude(schedule: Any, progress: float, factor: float) -> None:
+    expected = 0.4 * factor * 15 / 15.5
+    assert abs(share_dropped(schedule, progress) - expected) < 5 * (0.25 / (300 * 15)) ** 0.5
+
+
+def test_a_transform_without_a_magnitude_has_its_probability_scheduled() -> None:
+    knobs = {"name": "nlpaug", "augmenter": "char.KeyboardAug", "arguments": {"aug_char_p": 0.9}, "schedule": "rising"}
+    for progress, low, high in ((0.0, 0.0, 0.0), (0.3, 0.2, 0.4), (0.9, 0.8, 1.0)):
+        table = with_progress(views(n=300, copies=1, epochs=1), progress)
+        of = side([knobs], protect={"numbers": False})
+        result = read(table, of)["text"].to_pylist()
+        changed = np.array([a != b for a, b in zip(result, table["text"].to_pylist(), strict=True)])
+        assert low <= changed[np.asarray(table["copy"]) > 0].mean() <= high
+
+
+def test_without_a_place_in_a_training_schedules_are_constant() -> None:
+    scheduled = side([{"name": "random_deletion", "p": 0.3, "schedule": "rising"}])
+    assert read(views(), scheduled).equals(read(views(), side(DELETE)))
+
+
+def test_scheduled_rows_do_not_depend_on_their_block() -> None:
+    table = views(n=500, copies=1, epochs=1)
+    table = table.append_column("progress", pa.array(np.linspace(0, 1, len(table), endpoint=False)))
+    of = side([{"name": "random_swap", "p": 0.5, "schedule": [[0, 0.1], [0.4, 1]], "probability": 0.7}])
+    whole = read(table, of)["text"].to_pylist()
+    for size in (1, 97, 400):
+        parts = [table.slice(i, size) for i in range(0, 400 if size == 1 else len(table), size)]
+        found = [text for part in parts for text in read(part, of)["text"].to_pylist()]
+        assert found == whole[: len(found)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "complaint"),
+    [
+        ([], "at least one pair"),
+        ([[0.5, 1], [0.2, 1]], "must grow"),
+        ([[0.5, 1], [0.5, 0]], "must grow"),
+        ("up", "rising"),
+        ([[0, 2]], "less than or equal to 1"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_refused(schedule: Any, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        side([{"name": "random_swap", "schedule": schedule}])

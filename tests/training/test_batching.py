@@ -87,9 +87,20 @@ def test_views_carry_their_row_epoch_and_copy() -> None:
     planned = found.views(train)
     table = planned.slice(0, planned.num_rows)
     assert planned.slice(7, 6).equals(table.slice(7, 6))
-    assert table.column_names == ["id", "text", "pair", "label", "epoch", "copy"]
+    assert table.column_names == ["id", "text", "pair", "label", "epoch", "copy", "progress"]
     assert table["id"].to_pylist() == [100 + row for row in found.row.ravel()]
     assert table["copy"].to_pylist() == found.copy.ravel().tolist()
+    assert table["progress"].to_pylist() == np.repeat([0.0, 0.2, 0.4, 0.6, 0.8], 4).tolist()
+
+
+def test_a_view_knows_its_place_in_the_training_also_after_a_restart_and_on_any_worker() -> None:
+    train = tiny.rows(10, seed=0)
+    found = made(rows=10, batch=4, steps=5)
+    whole = found.views(train).slice(0, 20)["progress"].to_numpy().reshape(5, 4)
+    resumed = found.share(1, 2).steps(2, 5).views(train)
+    assert resumed.slice(1, 4)["progress"].to_pylist() == [0.4, 0.6, 0.6, 0.8]
+    assert (whole[2:, 1::2] == resumed.slice(0, 6)["progress"].to_numpy().reshape(3, 2)).all()
+    assert found.steps(5, 5).views(train).slice(0, 4).num_rows == 0
 
 
 @pytest.mark.parametrize("paired", [False, True])

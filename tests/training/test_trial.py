@@ -41,7 +41,7 @@ BOTH_SIDES = {
         "augment": {
             "n_aug": 2,
             "policy": [
-                [{"name": "random_swap", "p": 0.5}],
+                [{"name": "random_swap", "p": 0.5, "schedule": "rising"}],
                 [{"name": "random_deletion", "p": 0.3}, {"name": "random_substitution", "p": 0.3, "probability": 0.5}],
             ],
         },

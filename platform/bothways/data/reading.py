@@ -16,11 +16,11 @@ from bothways.errors import UserError, did_you_mean, one_line
 
 
 class Columns(NamedTuple):
-    """Names, or positions counted from 0 in a csv or tsv file without a header."""
+    """Names, or positions counted from 0 in a csv or tsv file without a header. `label` None: a file without labels."""
 
     text: str | int
     pair: str | int | None
-    label: str | int
+    label: str | int | None
 
     @property
     def named(self) -> list[str | int]:

@@ -18,12 +18,15 @@ def row_ids(rows: Iterable[tuple[str, str, str]]) -> Int64:
     ids = []
     for row in rows:
         content = "\0".join(row)
-        digest = hashlib.blake2b(content.encode(), digest_size=8).digest()
-        if repetition := seen.get(content, 0):
-            digest = hashlib.blake2b(f"{content}\0{repetition}".encode(), digest_size=8).digest()
+        repetition = seen.get(content, 0)
         seen[content] = repetition + 1
-        ids.append(int.from_bytes(digest, "little") >> 1)
+        ids.append(row_id(f"{content}\0{repetition}" if repetition else content))
     return np.array(ids, dtype=np.int64)
+
+
+def row_id(content: str) -> int:
+    """The 63-bit id of a row's content: its text, pair and label with NULs between."""
+    return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def apportion(size: int, available: Int64, reserve: int = 0) -> Int64:

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from bothways import analysis, data, report, spaces, yaml_io
+from bothways import analysis, data, policy_file, report, spaces, yaml_io
 from bothways.config import Pipeline, Search
 from bothways.edges import screen
 from bothways.edges.confirm import Confirmed, confirm, rerun
@@ -240,11 +240,11 @@ def _remember(plan: Plan, tracker: MlflowTracker, result: SweepResult, best: Tri
     exported = plan.directory / "champion"
     models.export(Path(best.outcome.model_dir), exported)
     tracker.champion(exported, plan.pipeline.name, {"trial": best.trial_id, "sweep": result.sweep})
-    augment = best.experiment["input"]["augment"]
+    origin = f"Found by sweep {result.sweep}, trial {best.trial_id}. {result.sentence}"
     for path, text in {
         **_inputs(plan),
         "best.yaml": yaml_io.dump(dict(best.experiment)),
-        "policy.yaml": yaml_io.dump(dict(augment)),
+        "policy.yaml": policy_file.text(best.experiment, origin),
         "result.md": report.markdown(result),
     }.items():
         (plan.directory / path).write_text(text, encoding="utf-8")

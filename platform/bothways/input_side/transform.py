@@ -97,9 +97,14 @@ def draw(batch: TextBatch, context: InputContext, p: float | F64, among: Bools |
     bits = streams(context.row_keys(batch), batch.sizes)
     if context.strength is not None:
         p = np.repeat(context.strength, batch.sizes) * p
-    taken = (bits >> np.uint64(11)) < np.ceil(np.multiply(p, _ONE)).astype(np.uint64)
+    taken = chosen(bits, p)
     taken &= batch.free if among is None else among
     return Draw(bits, taken)
+
+
+def chosen(bits: U64, p: float | F64) -> Bools:
+    """True with probability `p` (one, or one for each of `bits`)."""
+    return np.asarray((bits >> np.uint64(11)) < np.ceil(np.multiply(p, _ONE)).astype(np.uint64))
 
 
 def again(bits: U64, purpose: str) -> U64:

@@ -29,6 +29,7 @@ from bothways.text.segmentation import Segmentation, beginnings
 
 _SEPARATOR = "\n"  # between rows of the flat array; never part of one
 _PREFIX = " "  # codes[0]: where a new gap of one space points to
+_WIDE = (0x2E80, 0xFFEF)  # Chinese characters and their punctuation: no space follows them
 
 
 def ragged(starts: Ints, lengths: Ints) -> Ints:
@@ -237,7 +238,8 @@ class TextBatch:
         return self._with(codes=pool, starts=starts, stops=stops, kinds=new_kinds, changed=self._marked(tokens))
 
     def inserted(self, before: Ints, codes: Codes, lengths: Ints, kinds: Bytes) -> TextBatch:
-        """New tokens in front of the tokens `before` (K,), sorted; in a space-separated script one space follows."""
+        """New tokens in front of the tokens `before` (K,), sorted; in a space-separated script one space follows, or,
+        in front of a row's end, precedes them. At most one in front of an end, and none in a row without tokens."""
         pool, new_stops = self._appended(codes, lengths)
         total = self.kinds.size + before.size
         at = before + np.arange(before.size)
@@ -248,7 +250,12 @@ class TextBatch:
         all_kinds, protected = np.take(self.kinds, index), np.take(self.protected, index)
         starts[at, 1], stops[at, 1], all_kinds[at], protected[at] = new_stops - lengths, new_stops, kinds, False
         spaced = (all_kinds[at] != IDEOGRAPH) & (all_kinds[at + 1] != IDEOGRAPH)
-        starts[at + 1, 0], stops[at + 1, 0] = 0, spaced
+        gaps, last = at + 1, np.flatnonzero(all_kinds[at + 1] == END)
+        if last.size:  # a row's trailing white space stays behind all words
+            gaps[last] -= 1
+            previous = np.take(pool, stops[at[last] - 1, 1] - 1)
+            spaced[last] = (kinds[last] != IDEOGRAPH) & ((previous < _WIDE[0]) | (previous > _WIDE[1]))
+        starts[gaps, 0], stops[gaps, 0] = 0, spaced
         return self._with(
             codes=pool,
             starts=starts,

@@ -1,17 +1,17 @@
 """Any augmenter of nlpaug (Ma 2019) by name and arguments, seeded for each row.
 
 nlpaug works one string at a time and rewrites the spacing of what it does not change; the members of this package are
-the fast and exact road. A row whose protected words did not all survive stays as it was.
+the fast and exact road. A row whose protected words did not all survive stays as it was, and so does one that nlpaug
+cannot read. docs/nlpaug.md says which of its augmenters run, and what `nlpaug_repairs` mends.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -19,32 +19,22 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from bothways.errors import UserError, did_you_mean
+from bothways.input_side.nlpaug_repairs import MODELS, NAMES, construct
 from bothways.input_side.transform import InputContext, Transform
+from bothways.lazy import torch
 from bothways.registry import TRANSFORMS
 from bothways.text import TextBatch
 
-_AUGMENTERS = {
-    "char": ("KeyboardAug", "OcrAug", "RandomCharAug"),
-    "word": (
-        "AntonymAug",
-        "BackTranslationAug",
-        "ContextualWordEmbsAug",
-        "RandomWordAug",
-        "ReservedAug",
-        "SpellingAug",
-        "SplitAug",
-        "SynonymAug",
-        "TfIdfAug",
-        "WordEmbsAug",
-    ),
-    "sentence": ("AbstSummAug", "ContextualWordEmbsForSentenceAug", "LambadaAug", "RandomSentAug"),
-}
-_NAMES = [f"{module}.{name}" for module, names in _AUGMENTERS.items() for name in names]
+_PROBE = "The quick brown fox jumps over the lazy dog. It was not a big dog, and it slept."
+"""What an augmenter has to get through once: what fails here fails for every text, and is the user's to know."""
 
 
 @TRANSFORMS.register("nlpaug")
 class Nlpaug(Transform):
-    """`augmenter`: nlpaug's module and class, as in `word.RandomWordAug`. `arguments`: of its constructor."""
+    """`augmenter`: nlpaug's module and class, as in `word.RandomWordAug`. `arguments`: of its constructor.
+
+    `flow.Sequential` and `flow.Sometimes` take `flow`, a list of mappings with `augmenter` and `arguments`.
+    """
 
     term: ClassVar[str] = "nlpaug bridge"
     source: ClassVar[str] = "Ma 2019, nlpaug"
@@ -55,21 +45,20 @@ class Nlpaug(Transform):
     @field_validator("augmenter")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        if name not in _NAMES:
-            raise ValueError(f"nlpaug has no augmenter {name!r}: {did_you_mean(name, _NAMES)}")
+        if name not in NAMES:
+            raise ValueError(f"nlpaug has no augmenter {name!r}: {did_you_mean(name, NAMES)}")
         return name
 
     def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch:
-        build = _augmenter(self.augmenter, json.dumps(self.arguments, sort_keys=True))
         texts = batch.texts()
         row_keys = context.row_keys(batch)
-        with _own_randomness():
+        with _own_randomness(self.augmenter in MODELS or self.augmenter.startswith("flow.")) as seed:
+            build = _augmenter(self.augmenter, json.dumps(self.arguments, sort_keys=True))
             for row in context.active(batch).tolist():
                 if texts[row].strip():
-                    seed = int(row_keys[row])
-                    random.seed(seed)
-                    np.random.seed(seed & 0xFFFFFFFF)  # nlpaug draws from the global generators
-                    texts[row] = _one(build.augment(texts[row])) or texts[row]
+                    seed(int(row_keys[row]))
+                    with suppress(Exception):  # it has got through the probe: what breaks it is this text
+                        texts[row] = _one(build.augment(texts[row])) or texts[row]
         return _keeping_protected(batch, texts, context)
 
 
@@ -92,22 +81,33 @@ def _keeping_protected(batch: TextBatch, texts: list[str], context: InputContext
 
 @lru_cache(maxsize=8)
 def _augmenter(name: str, arguments: str) -> Any:
-    module, cls = name.split(".")
     try:
-        return getattr(importlib.import_module(f"nlpaug.augmenter.{module}"), cls)(**json.loads(arguments))
-    except ModuleNotFoundError as missing:
-        raise UserError(f"nlpaug {name} needs the package {missing.name!r}, which is not installed") from missing
+        augmenter = construct(name, json.loads(arguments))
+        augmenter.augment(_PROBE)
     except Exception as problem:  # nlpaug and what it calls raise anything at all for bad arguments or missing files
         reason = next((line for line in str(problem).splitlines() if line.strip(" *")), type(problem).__name__)
+        if isinstance(problem, ModuleNotFoundError):
+            reason = f"needs a package that is not installed: {reason.strip()}"
         raise UserError(f"nlpaug {name} with arguments {arguments}: {reason.strip()}") from problem
+    return augmenter
 
 
 @contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Leaves the global generators as they were."""
+def _own_randomness(models: bool) -> Iterator[Callable[[int], None]]:
+    """Seeds what nlpaug draws from: the global generators, and torch's for `models`. Leaves them as they were."""
+
+    def seed(number: int) -> None:
+        random.seed(number)
+        np.random.seed(number & 0xFFFFFFFF)
+        if models:
+            torch.default_generator.manual_seed(number >> 1)
+
     state, array_state = random.getstate(), np.random.get_state()
+    tensor_state = torch.get_rng_state() if models else None
     try:
-        yield
+        yield seed
     finally:
         random.setstate(state)
         np.random.set_state(array_state)
+        if tensor_state is not None:
+            torch.set_rng_state(tensor_state)

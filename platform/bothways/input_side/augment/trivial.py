@@ -31,5 +31,5 @@ class Trivial(Transform):
     def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch:
         strength = uniforms(context.row_keys(batch, "strength"))
         if context.strength is not None:
-            strength = strength * (context.strength > 0)
+            strength = strength * context.strength
         return mixture(batch, replace(context, strength=np.asarray(strength)), self.operations, self.p)
