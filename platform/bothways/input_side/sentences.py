@@ -15,7 +15,7 @@ from bothways.input_side.lookup import WordSet, fold
 from bothways.text import END, IDEOGRAPH, PUNCTUATION, Bools, Bytes, Ints, TextBatch, ragged
 
 _ALWAYS, _MARK, _DOT, _DOTS, _CLOSES, _COMMA = 1, 2, 4, 8, 16, 32
-_SAYS = (("。！？｡", _ALWAYS), ("!?", _MARK), (".", _DOT), ("…", _DOTS), ("'\"’”)]」』）》】", _CLOSES), (",，;；、", _COMMA))
+_SAYS = (("。！？｡", _ALWAYS), ("!?", _MARK), (".．", _DOT), ("…", _DOTS), ("'\"’”)]」』）》】", _CLOSES), (",，;；、", _COMMA))
 _CLOSING = "'’”)]」』）》】"  # a double quote that stands alone may open as well
 _BEFORE_NAMES = (
     "mr mrs ms dr prof st mt gen col lt sgt capt rev hon pres gov sen rep vs fig vol cf eg ie approx feat op dir"

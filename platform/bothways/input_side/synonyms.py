@@ -56,7 +56,7 @@ class Thesaurus:
         lengths = np.count_nonzero(matrix, axis=1).astype(np.int64)
         codes = matrix[matrix != 0]
         chinese = matrix[:, 0] >= 0x3400  # a single character is seldom a word of its own
-        usable = (np.diff(table.offsets) > 0) & (~chinese | (lengths > 1)) & ~np.isin(table.words, _stop_words())
+        usable = (np.diff(table.offsets) > 0) & (~chinese | (lengths > 1)) & ~np.isin(table.words, function_words())
         known = np.flatnonzero(usable)
         words = ragged(np.cumsum(lengths)[known] - lengths[known], lengths[known])
         index = HashIndex.of(word_hashes(fold(codes[words]), lengths[known]))
@@ -110,7 +110,8 @@ def _hashes(batch: TextBatch, tokens: Ints) -> U64:
     return word_hashes(fold(codes), lengths.reshape(tokens.shape).sum(axis=1))
 
 
-def _stop_words() -> list[str]:
+def function_words() -> list[str]:
+    """English words that synonyms are neither looked up for nor of, as written in three cases."""
     words = _FUNCTION_WORDS.split()
     return words + [w.capitalize() for w in words] + [w.upper() for w in words]
 
