@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "fast_encoder",
         "models",
         "embedding_rows",
+        "word_vectors",
         "optimizer",
         "training",
         "checkpoints",

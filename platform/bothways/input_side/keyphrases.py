@@ -37,7 +37,7 @@ class Words:
 
     @classmethod
     def of(cls, batch: TextBatch, language: str) -> Words:
-        found = sentences(batch)
+        batch, found = sentences(batch)
         tokens = np.flatnonzero(batch.is_word)
         rows = batch.rows_of(tokens)
         codes, lengths = batch.words(tokens)
@@ -50,7 +50,7 @@ class Words:
             tokens=tokens,
             rows=rows,
             terms=terms,
-            sentence=np.searchsorted(found.first, tokens, side="right") - 1,
+            sentence=found.at(tokens),
             begins=np.append(True, tokens[1:] != tokens[:-1] + 1)[: tokens.size] | _apart(batch, tokens),
             sentences=found,
             term_rows=rows[first],

@@ -130,13 +130,14 @@ def _cut(batch: TextBatch, kept: Bools, rows: Ints) -> list[str]:
 def _in_common_words(batch: TextBatch, language: str, strength: F64) -> TextBatch:
     """Rare words replaced by common ones; English words with a capital inside a sentence are names and stay."""
     book, commoner, frequency = _commoner(language)
+    batch, found = sentences(batch)
     tokens = np.flatnonzero(batch.free)
     codes, lengths = batch.words(tokens)
     numbers = book.index.find(word_hashes(fold(codes), lengths))
     target = commoner[numbers]
     rare = frequency[numbers] < _RAREST + _RANGE * strength[batch.rows_of(tokens)]
     initial = batch.codes[batch.starts[tokens, 1]]
-    name = (fold(initial) != initial) & ~np.isin(tokens, sentences(batch).first)
+    name = (fold(initial) != initial) & ~np.isin(tokens, found.first)
     takes = (numbers >= 0) & (target >= 0) & rare & (strength[batch.rows_of(tokens)] > 0) & ~name
     takes[takes] &= _article_fits(batch, tokens[takes], book.codes[book.spelling[target[takes]]])
     tokens, target = tokens[takes], target[takes]

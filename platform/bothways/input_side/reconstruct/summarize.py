@@ -19,15 +19,14 @@ from pydantic import Field
 from bothways.input_side.graph_ranking import pagerank
 from bothways.input_side.lookup import fold, word_hashes
 from bothways.input_side.protection import listed
-from bothways.input_side.sentences import Sentences, sentences
+from bothways.input_side.sentences import COMMAS, Sentences, sentences, single_marks
 from bothways.input_side.stop_words import says_little
 from bothways.input_side.transform import InputContext, Transform
 from bothways.registry import TRANSFORMS, Choices, Range
 from bothways.seeding import F64, keys
-from bothways.text import IDEOGRAPH, PUNCTUATION, Bools, Ints, TextBatch, encoded, spans
+from bothways.text import IDEOGRAPH, Bools, Ints, TextBatch, spans
 
 _K1, _B, _FLOOR = 1.2, 0.75, 1.0  # BM25+ (Lv & Zhai 2011)
-_COMMAS = encoded(",，;；、")
 
 
 @TRANSFORMS.register("summarize")
@@ -52,11 +51,8 @@ class Summarize(Transform):
         if not (budget < words).any():
             return batch
         batch = context.fresh(batch)
-        found = sentences(batch)
-        if context.language == "zh":
-            single = np.bincount(found.rows, minlength=len(batch)) < 2
-            found = sentences(batch, by_clause=single) if single.any() else found
-        found = _only(found, (budget < words)[found.rows])
+        batch, found = sentences(batch, clauses=context.language == "zh")
+        found = found.only((budget < words)[found.rows])
         pinned = self._pinned(batch, context, found)
         order = np.lexsort((-self._scores(batch, context, found), ~pinned, found.rows))
         length = found.words[order]
@@ -153,17 +149,10 @@ def _bag(batch: TextBatch, context: InputContext, found: Sentences) -> _Bag:
     return _Bag(of[first], terms[first], counts.astype(np.float64))
 
 
-def _only(found: Sentences, chosen: Bools) -> Sentences:
-    return Sentences(found.first[chosen], found.stop[chosen], found.rows[chosen], found.words[chosen])
-
-
 def _open_ends(batch: TextBatch, dropped: Bools) -> Bools:
     """Commas that would now be the last token of their row, (T,)."""
     result = np.zeros(dropped.size, dtype=bool)
     last = np.maximum.accumulate(np.where(dropped, 0, np.arange(dropped.size)))[batch.offsets[1:] - 2]
     cut = last[(last < batch.offsets[1:] - 2) & (last > batch.offsets[:-1])]
-    cut = cut[batch.kinds[cut] == PUNCTUATION]
-    codes, lengths = batch.words(cut)
-    ends = np.isin(codes[np.cumsum(lengths) - lengths], _COMMAS) & (lengths == 1) if cut.size else cut
-    result[cut[ends]] = True
+    result[np.intersect1d(cut, single_marks(batch, COMMAS))] = True
     return result
