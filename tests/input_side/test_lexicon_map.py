@@ -120,16 +120,22 @@ def test_hostile_text_is_survived_and_rows_do_not_mix(rows: list[str], word: Any
 
 # --- learning -------------------------------------------------------------------------------------------------------
 
-MOVIES = ["the film was dull", "a film by a director", "the plot of the film", "director and plot", "a film , again"] * 4
+MOVIES = [
+    "the film was dull",
+    "a film by a director",
+    "the plot of the film",
+    "director and plot",
+    "a film , again",
+] * 4
 SHOES = ["the boot was dull", "a boot by a maker", "the sole of the boot", "maker and sole", "a boot , again"] * 4
 TABLE = {"film": 0, "boot": 1, "director": 2, "maker": 3, "plot": 4, "sole": 5, "dull": 6}
 VECTORS = np.array([[9, 1, 0], [8, 0, 1], [0, 9, 1], [1, 8, 0], [1, 0, 9], [0, 1, 8], [3, 3, 3]], dtype=np.float32)
 
 
 def test_log_odds_follow_the_paper() -> None:
-    """Worked by hand: 8 of 20 words against 2 of 30, and a prior of 10 words spread as both together."""
-    z = log_odds(np.array([8, 12]), np.array([2, 28]), prior=10.0)
-    a, b = 8 + 10 * 10 / 50, 2 + 10 * 10 / 50
+    """Worked by hand: 8 of 20 words against 2 of 30, and a prior of 10 words, a fifth of both together."""
+    z = log_odds(np.array([8, 12]), np.array([2, 28]), prior=0.2)
+    a, b = 8 + 0.2 * 10, 2 + 0.2 * 10
     delta = np.log(a / (30 - a)) - np.log(b / (40 - b))
     assert z[0] == pytest.approx(delta / np.sqrt(1 / a + 1 / b))
     assert z[0] > 0 > z[1]
@@ -154,7 +160,7 @@ def test_own_words_are_paired_with_their_counterparts() -> None:
 
 
 def test_words_without_a_vector_and_forms_of_one_word_are_not_paired() -> None:
-    found = domain_words(["walked along"] * 20, ["walking forth"] * 20)
+    found = domain_words(["walked"] * 20, ["walking"] * 20)
     assert pairs(found, np.ones((len(found.words), 2)) + np.eye(len(found.words), 2), z=0.1, similarity=-1.0) == []
     assert pairs(found, np.zeros((len(found.words), 4))) == []
     with pytest.raises(UserError, match="no word of the two corpora has a vector"):

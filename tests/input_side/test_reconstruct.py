@@ -22,7 +22,7 @@ from bothways.text import TextBatch, decoded
 PLAIN = InputContext(slot="reconstruct/0", protect=Protect(negators=False, numbers=False))
 GUARDED = replace(PLAIN, protect=Protect())
 CHINESE = replace(PLAIN, language="zh")
-HOSTILE = st.text("aA1.。!?,，；()（）<>@-:/ \n\u3000不电影好看\"”😀\ud800", max_size=60)
+HOSTILE = st.text('aA1.。!?,，；()（）<>@-:/ \n\u3000不电影好看"”😀\ud800', max_size=60)
 
 
 def changed(name: str, texts: list[str], context: InputContext = PLAIN, **knobs: Any) -> list[str]:

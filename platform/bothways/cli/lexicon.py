@@ -31,7 +31,10 @@ def learn(
     least: Annotated[int, typer.Option(min=1, help="Rarer words are left out.")] = 5,
     similarity: Annotated[float, typer.Option(min=-1.0, max=1.0, help="The least cosine of a pair.")] = 0.3,
 ) -> None:
-    """Learn which words of one domain another says in its own way, and write them as a map. Read it before you use it."""
+    """Learn which words of one domain another says in its own way, and write them as a map.
+
+    Read the map before you use it: neighbours in meaning can be opposites.
+    """
     if language not in Language.__args__:  # type: ignore[attr-defined]
         raise UserError(f"--language {language!r}: choose en or zh")
     ours, theirs = _texts(source, text), _texts(target, text)
@@ -60,5 +63,5 @@ def _texts(source: str, column: str) -> list[str]:
     records = parts(source, Columns(column, None, column))["train"]
     texts = [str(values[0]) for _, values in records if not isinstance(values, Broken) and values[0]]
     if not texts:
-        raise UserError(f"{source} has no texts")
+        raise UserError(f"{source} has no texts in the column {column!r}: name another with --text")
     return texts

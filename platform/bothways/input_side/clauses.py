@@ -15,10 +15,11 @@ _SHORTEST = 5  # words: a clause with fewer stays where it is
 _JOINS = "and but so yet"
 _SUBJECTS = "i you he she it we they this that these those there the a an my your his her its our their"
 _OPENS_ZH = (
-    "但 但是 不过 而且 并且 所以 因此 然后 同时 另外 此外 可是 然而 于是 只是 还有 其次 最后 后来 结果 我 你 您 他 她 它 我们 "
-    "他们 她们 它们 这 那 这个 那个 这些 这种 这样 这里 那里 整个 总之"
+    "但 但是 不过 而且 并且 所以 因此 然后 同时 另外 此外 可是 然而 于是 只是 还有 其次 最后 后来 结果 "
+    "我 你 您 他 她 它 我们 他们 她们 它们 这 那 这个 那个 这些 这种 这样 这里 那里 整个 总之"
 )
-_PAIRED_ZH = "虽然 虽 尽管 因为 由于 如果 要是 假如 只要 只有 即使 就算 不但 不仅 无论 不管 既然 当"  # the comma holds both halves
+# The comma behind one of these holds both halves together.
+_PAIRED_ZH = "虽然 虽 尽管 因为 由于 如果 要是 假如 只要 只有 即使 就算 不但 不仅 无论 不管 既然 当"
 _COMMAS = encoded(",，;；")
 _STOPS = {"en": ord("."), "zh": ord("。")}
 
@@ -72,7 +73,7 @@ def _between_clauses(batch: TextBatch, long: Sentences, language: str) -> Ints:
     left = np.where(new, long.first[of], np.append(0, marks[:-1])[: of.size])
     right = np.where(last, long.stop[of], np.append(marks[1:], 0)[: of.size])
     whole = (before[marks] - before[left] >= _SHORTEST) & (before[right] - before[marks] >= _SHORTEST)
-    return marks[whole]
+    return np.asarray(marks[whole])
 
 
 def _is(batch: TextBatch, tokens: Ints, words: str) -> Bools:

@@ -13,7 +13,7 @@ from bothways.input_side.graph_ranking import pagerank
 from bothways.input_side.lookup import fold, word_hashes
 from bothways.input_side.sentences import Sentences, sentences
 from bothways.input_side.stop_words import says_little
-from bothways.seeding import F64, keys
+from bothways.seeding import F64, U64, keys
 from bothways.text import IDEOGRAPH, Bools, Ints, TextBatch
 
 _WINDOW = 2  # TextRank: words this near each other are neighbours
@@ -41,8 +41,7 @@ class Words:
         tokens = np.flatnonzero(batch.is_word)
         rows = batch.rows_of(tokens)
         codes, lengths = batch.words(tokens)
-        hashes = keys(word_hashes(fold(codes), lengths), rows)
-        _, first, terms, counts = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
+        first, terms = _numbered(word_hashes(fold(codes), lengths), rows)
         stops = np.zeros(first.size, dtype=bool)
         stops[terms[says_little(batch, tokens, language)]] = True
         return cls(
@@ -55,7 +54,7 @@ class Words:
             sentences=found,
             term_rows=rows[first],
             stops=stops,
-            counts=counts,
+            counts=np.bincount(terms, minlength=first.size),
         )
 
     def neighbours(self) -> Ints:
@@ -63,10 +62,20 @@ class Words:
         return np.flatnonzero(~self.begins[1:])
 
 
+def _numbered(hashes: U64, rows: Ints) -> tuple[Ints, Ints]:
+    """The first word of each term, (V,), and the term of each word, (W,). The order of a row's terms is its own, and
+    with it the order in which its numbers are added up."""
+    order = np.lexsort((hashes, rows))
+    new = np.append(True, (hashes[order[1:]] != hashes[order[:-1]]) | (rows[order[1:]] != rows[order[:-1]]))
+    terms = np.empty(order.size, dtype=np.int64)
+    terms[order] = np.cumsum(new[: order.size]) - 1
+    return order[new[: order.size]], terms
+
+
 def _apart(batch: TextBatch, tokens: Ints) -> Bools:
     """Chinese words after a space, which is a mark there."""
     gap = batch.starts[tokens, 0] != batch.stops[tokens, 0]
-    return gap & (batch.kinds[tokens] == IDEOGRAPH)
+    return np.asarray(gap & (batch.kinds[tokens] == IDEOGRAPH))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +91,7 @@ class Phrases:
     def best(self, n: int, words: Words) -> Ints:
         """Up to n phrases of each row without a word in common, row after row, the best first."""
         rows = words.rows[self.first]
-        order = np.lexsort((self.first, self.cost, rows))
+        order = np.lexsort((self.lengths, self.first, self.cost, rows))
         content = np.where(words.stops[self.terms], -1, self.terms)
         used = np.zeros(words.stops.size + 1, dtype=bool)  # -1 stands for the last, which is never used
         chosen = []
@@ -225,6 +234,6 @@ def _textrank_terms(words: Words) -> F64:
 
     def spread(rank: F64) -> F64:
         rank = rank / degree
-        return np.bincount(a, rank[b], v) + np.bincount(b, rank[a], v)
+        return np.asarray(np.bincount(a, rank[b], v) + np.bincount(b, rank[a], v), dtype=np.float64)
 
     return pagerank(spread, peers)

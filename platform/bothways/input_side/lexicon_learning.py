@@ -3,9 +3,9 @@
 Own words: log-odds ratios with an informative Dirichlet prior (Monroe, Colaresi & Quinn 2008, "Fightin' Words",
 eqs. 15-16 and 22): with y_w of n words in a corpus and α_w of α_0 in the prior, δ_w is the difference of
 log (y_w + α_w) / (n + α_0 - y_w - α_w) between the corpora, and z_w = δ_w / sqrt(1 / (y_w + α_w) + 1 / (y'_w + α_w)).
-The prior is both corpora together, scaled to α_0 words. Alike: mutual nearest neighbours among word vectors, by cosines
-less the mean cosine to each one's ten neighbours (CSLS, Conneau et al. 2018), which keeps hubs from being everybody's.
-Forms of one word, told by their first letters, are not paired.
+The prior is both corpora together, scaled down to α_0 words. Alike: mutual nearest neighbours among word vectors, by
+cosines less the mean cosine to each one's ten neighbours (CSLS, Conneau et al. 2018), which keeps hubs from being
+everybody's. Forms of one word, told by their first letters, are not paired.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def domain_words(
     *,
     language: str = "en",
     least: int = 5,
-    prior: float = 1000.0,
+    prior: float = 0.01,
 ) -> DomainWords:
-    """The content words of both corpora that occur at least `least` times, with their log-odds. `prior`: α_0."""
+    """The content words of both corpora that occur at least `least` times, with their log-odds."""
     segmentation: Segmentation = "word" if language == "zh" else "character"
     batch = TextBatch.from_texts([*source, *target], None, segmentation)
     tokens = np.flatnonzero(batch.is_word & ~negators_and_numbers(batch))
@@ -76,10 +76,9 @@ def domain_words(
     return DomainWords(words, here, there, log_odds(here, there, prior))
 
 
-def log_odds(source: Ints, target: Ints, prior: float = 1000.0) -> F64:
-    """z of each of V words from its counts in two corpora, (V,)."""
-    both = source + target
-    alpha = prior * both / max(1, both.sum())
+def log_odds(source: Ints, target: Ints, prior: float = 0.01) -> F64:
+    """z of each of V words from its counts in two corpora, (V,). `prior`: α_0 as a share of all their words."""
+    alpha = prior * (source + target)
     here, there = source + alpha, target + alpha
     odds = [np.log(count / np.maximum(count.sum() - count, 1e-12)) for count in (here, there)]
     return np.asarray((odds[0] - odds[1]) / np.sqrt(1.0 / here + 1.0 / there))
@@ -94,6 +93,8 @@ def pairs(
     words that are most so are paired. `similarity`: the least cosine of a pair, common mean taken off.
     """
     known = np.flatnonzero(np.abs(vectors).sum(axis=1) > 0)
+    if not known.size:
+        return []
     centred = vectors[known] - vectors[known].mean(axis=0)
     centred = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     order = np.argsort(-np.abs(found.z[known]), kind="stable")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bothways.text import PUNCTUATION, Bools, Ints, TextBatch, encoded
+from bothways.text import PUNCTUATION, Bools, Codes, Ints, TextBatch, encoded
 from bothways.text.sentences import sentences as beginnings
 
 COMMAS = encoded(",，;；、")
@@ -32,7 +32,7 @@ class Sentences:
 
 def sentences(batch: TextBatch, clauses: bool = False) -> tuple[TextBatch, Sentences]:
     """The sentences of every row that is not empty, and the batch they are of: the same text, cut once more where a
-    sentence ends inside a run of punctuation. `clauses`: in a row of one sentence, a comma or semicolon ends one too."""
+    sentence ends inside a run of punctuation. `clauses`: in a row of one sentence, commas and semicolons end one too."""
     batch, first = beginnings(batch)
     if clauses and first.size:
         rows = batch.rows_of(first)
@@ -46,7 +46,7 @@ def sentences(batch: TextBatch, clauses: bool = False) -> tuple[TextBatch, Sente
     return batch, Sentences(first, stop, rows, before[stop] - before[first])
 
 
-def single_marks(batch: TextBatch, marks: Ints) -> Ints:
+def single_marks(batch: TextBatch, marks: Codes) -> Ints:
     """Tokens that are one of these marks and nothing else."""
     tokens = np.flatnonzero(batch.kinds == PUNCTUATION)
     tokens = tokens[batch.stops[tokens, 1] - batch.starts[tokens, 1] == 1]

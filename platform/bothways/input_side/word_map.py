@@ -80,7 +80,9 @@ def _read(path: Path, changed: int, size: int) -> WordMap:
             raise UserError(f"lexicon_map: {path}:{number}: {line[:60]!r} is not source<TAB>target")
         key, target = " ".join(source.lower().split()), rest[0]
         if entries.setdefault(key, (number, target))[1] != target:
-            raise UserError(f"lexicon_map: {path}:{number}: {source!r} becomes something else on line {entries[key][0]}")
+            raise UserError(
+                f"lexicon_map: {path}:{number}: {source!r} becomes something else on line {entries[key][0]}"
+            )
     if not entries:
         raise UserError(f"lexicon_map: {path} has no line of source<TAB>target")
     _refuse_marks(path, entries)

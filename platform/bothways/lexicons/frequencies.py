@@ -19,9 +19,11 @@ _LAYOUT = 1  # raise it when what a table holds changes, and it is built again
 
 @cache
 def zipf(language: str) -> npt.NDArray[np.float32]:
-    """The Zipf frequency (van Heuven et al. 2014) of each word of `close_synonyms(language)`, (n,), memory-mapped: log10 of
-    occurrences in a thousand million words; 0 for a word that wordfreq (Speer 2022) does not know. Raises `UserError`
-    where wordfreq is not installed."""
+    """The Zipf frequency (van Heuven et al. 2014) of each word of `close_synonyms(language)`, (n,), memory-mapped.
+
+    It is log10 of occurrences in a thousand million words; 0 for a word that wordfreq (Speer 2022) does not know.
+    Raises `UserError` where wordfreq is not installed.
+    """
     try:
         release = version("wordfreq")
     except PackageNotFoundError:

@@ -53,9 +53,8 @@ def close_synonyms(language: str) -> SynonymTable:
     """Of the synonyms, those that are one in the sense that a word nearly always has.
 
     `en`: in lower case, of the synset in which WordNet's tagged texts have the word at least half of the time, and the
-    synonym at least a third of it. `zh`: of two or more characters, both in one single group of the thesaurus, which is small
-    or they share a character.
-    Raises `UserError` for another language.
+    synonym at least a third of it. `zh`: of two or more characters, both in one single group of the
+    thesaurus, which is small or they share a character. Raises `UserError` for another language.
     """
     if language not in _CLOSE:
         raise UserError(f"no synonyms for language {language!r}: {did_you_mean(language, _CLOSE)}")

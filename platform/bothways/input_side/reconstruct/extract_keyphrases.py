@@ -10,7 +10,6 @@ words, found by jieba (the extra `bothways[zh]`).
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np

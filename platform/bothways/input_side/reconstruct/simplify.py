@@ -34,7 +34,21 @@ _RAREST, _RANGE = 2.5, 2.0  # Zipf: words below _RAREST + strength * _RANGE are 
 _COMMONER = 0.9  # Zipf: what a synonym must be ahead by; a factor of eight
 _COMMON = 3.5  # Zipf: what a synonym must have
 _LONGEST, _LESS = 40, 24  # words: a sentence of more than _LONGEST - strength * _LESS is long
-_COARSE = frozenset("ass bastard bitch cock crap crappy damn dick fuck piss pissed screw shit shitty john".split())
+_COARSE = (
+    "ass",
+    "bastard",
+    "bitch",
+    "cock",
+    "crap",
+    "crappy",
+    "dick",
+    "fuck",
+    "john",
+    "piss",
+    "pissed",
+    "shit",
+    "shitty",
+)
 
 _ROUND = r"(?<![A-Za-z0-9:;=8^])(?<![:;=]-)\((?=[^()\n]{2,200}(?<![:;=-])\)(?![A-Za-z0-9]))[^()\n]*\)"  # no smileys
 _PARENTHESES = (  # (what must occur for the pattern to be looked for, the pattern)
@@ -54,7 +68,10 @@ _BOILERPLATE = (
     (("ubscribe to", "ign up"), r"\b(?:please )?(?:subscribe|sign up) (?:to|for) (?:our|my) [^.!?\n]{1,40}[.!]?"),
     (("更多", "全文", "原文", "详情"), r"(?:点击)?(?:这里|此处)?(?:查看|阅读|展开)(?:更多|全文|原文|详情)[！!。…>»]*"),
     (("版权所有", "转载请"), r"(?:版权所有|转载请注明(?:出处|来源)?)[！!。]?"),
-    (("公众号",), r"(?:请?扫码|长按(?:识别)?(?:下方)?二维码|请?搜索)?请?关注(?:我们的?)?(?:微信)?公众号[^，。！？\n]{0,20}[。！!]?"),
+    (
+        ("公众号",),
+        r"(?:请?扫码|长按(?:识别)?(?:下方)?二维码|请?搜索)?请?关注(?:我们的?)?(?:微信)?公众号[^，。！？\n]{0,20}[。！!]?",
+    ),
     (("自我的",), r"(?:发|来)自我的(?:iphone|ipad|手机|安卓)[^，。！？\n]{0,10}。?"),
     (("编辑",), r"[（(【\[]?责任编辑[:：][^\S\n]?[\u4e00-\u9fff]{2,4}[）)】\]]?"),
 )
@@ -116,7 +133,9 @@ def _cut(batch: TextBatch, kept: Bools, rows: Ints) -> list[str]:
     """The texts, and of `rows` what is kept, (codes,), unless no word is."""
     texts = batch.texts()
     begins = batch.starts[batch.offsets[rows], 0]
-    for row, begin, end in zip(rows.tolist(), begins.tolist(), batch.stops[batch.offsets[rows + 1] - 1, 1], strict=True):
+    for row, begin, end in zip(
+        rows.tolist(), begins.tolist(), batch.stops[batch.offsets[rows + 1] - 1, 1], strict=True
+    ):
         left = decoded(batch.codes[begin:end][kept[begin:end]])
         if not kept[begin]:
             left = left.lstrip(_LOOSE)
@@ -152,12 +171,12 @@ def _article_fits(batch: TextBatch, tokens: Ints, initials: Codes) -> Bools:
     articles = batch.is_word[before] & (tokens > 0)
     articles[articles] &= _ARTICLES.holds(*batch.words(before[articles]))
     old = np.isin(fold(batch.codes[batch.starts[tokens, 1]]), _VOWELS)
-    return ~articles | (old == np.isin(initials, _VOWELS))
+    return np.asarray(~articles | (old == np.isin(initials, _VOWELS)))
 
 
 @cache
 def _commoner(language: str) -> tuple[Thesaurus, Ints, F64]:
-    """The close synonyms; for each word the one to take, -1 for none, (n,); and how common each word is (Zipf), (n,)."""
+    """The close synonyms; the one to take for each word, -1 for none, (n,); and how common each is (Zipf), (n,)."""
     table, frequency = close_synonyms(language), np.asarray(zipf(language), dtype=np.float64)
     book = Thesaurus.of(table)
     words = np.repeat(np.arange(frequency.size), np.diff(table.offsets))
@@ -172,7 +191,7 @@ def _commoner(language: str) -> tuple[Thesaurus, Ints, F64]:
 
 
 def _asides(flat: str, parts: tuple[Part, ...]) -> list[tuple[int, int, bool]]:
-    """From where to where, in the code points of a batch, there is something beside the point; and is it in brackets."""
+    """What is beside the point: from where to where, in the code points of a batch, and whether in brackets."""
     found = []
     for part in parts:
         for signs, pattern in _ASIDES.get(part, ()):
