@@ -167,6 +167,14 @@ def test_words_without_a_vector_and_forms_of_one_word_are_not_paired() -> None:
         learn(["一 二"], ["三"], TABLE, VECTORS)
 
 
+def test_opposites_are_not_paired_though_they_are_near() -> None:
+    found = domain_words(["bad", "weak"] * 20, ["good", "poor"] * 20)
+    near = {"bad": [1.0, 0.1], "good": [1.0, 0.0], "weak": [-1.0, 0.1], "poor": [-1.0, 0.0]}
+    learned = pairs(found, np.array([near[word] for word in found.words]), z=0.1, similarity=-1.0)
+    assert ("weak", "poor") in {pair[:2] for pair in learned}
+    assert ("bad", "good") not in {pair[:2] for pair in learned}
+
+
 def test_chinese_words_are_learned() -> None:
     movies, shops = ["导演拍了这部电影，电影很精彩"] * 6, ["厂家做了这件商品，商品很便宜"] * 6
     found = domain_words(movies, shops, language="zh")

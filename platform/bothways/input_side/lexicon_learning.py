@@ -5,7 +5,8 @@ eqs. 15-16 and 22): with y_w of n words in a corpus and α_w of α_0 in the prio
 log (y_w + α_w) / (n + α_0 - y_w - α_w) between the corpora, and z_w = δ_w / sqrt(1 / (y_w + α_w) + 1 / (y'_w + α_w)).
 The prior is both corpora together, scaled down to α_0 words. Alike: mutual nearest neighbours among word vectors, by
 cosines less the mean cosine to each one's ten neighbours (CSLS, Conneau et al. 2018), which keeps hubs from being
-everybody's. Forms of one word, told by their first letters, are not paired.
+everybody's. Forms of one word, told by their first letters, are not paired,
+nor are WordNet's antonyms.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bothways.errors import UserError
 from bothways.input_side.lookup import fold, word_hashes
 from bothways.input_side.protection import negators_and_numbers
 from bothways.input_side.stop_words import says_little
+from bothways.lexicons import antonyms
 from bothways.seeding import F64
 from bothways.text import Bools, Ints, Segmentation, TextBatch, decoded
 
@@ -105,8 +107,9 @@ def pairs(
     cosine = centred[ours] @ centred[theirs].T
     scaled = 2.0 * cosine - _near(cosine)[:, None] - _near(cosine.T)[None, :]
     scaled[_forms_of_one(found.words, known[ours], known[theirs])] = -np.inf
+    scaled[_opposites(found.words, known[ours], known[theirs])] = -np.inf
     best = scaled.argmax(axis=1)
-    mutual = np.flatnonzero(scaled.argmax(axis=0)[best] == np.arange(ours.size))
+    mutual = np.flatnonzero((scaled.argmax(axis=0)[best] == np.arange(ours.size)) & np.isfinite(scaled.max(axis=1)))
     alike = cosine[mutual, best[mutual]]
     return [
         Pair(
@@ -129,6 +132,14 @@ def _forms_of_one(words: list[str], ours: Ints, theirs: Ints) -> Bools:
     same = three[ours][:, None] == three[theirs][None, :]
     same &= short[ours][:, None] | short[theirs][None, :] | (four[ours][:, None] == four[theirs][None, :])
     return np.asarray(same & latin[ours][:, None])
+
+
+def _opposites(words: list[str], ours: Ints, theirs: Ints) -> tuple[list[int], list[int]]:
+    """Pairs that WordNet calls antonyms, as row and column: what stands near `bad` is `good`."""
+    column = {words[at]: j for j, at in enumerate(theirs.tolist())}
+    table = antonyms()
+    hits = [(i, column[o]) for i, at in enumerate(ours.tolist()) for o in table.of(words[at]) if o in column]
+    return [i for i, _ in hits], [j for _, j in hits]
 
 
 def _near(cosine: Vectors) -> Vectors:

@@ -32,7 +32,7 @@ class Sentences:
 
 def sentences(batch: TextBatch, clauses: bool = False) -> tuple[TextBatch, Sentences]:
     """The sentences of every row that is not empty, and the batch they are of: the same text, cut once more where a
-    sentence ends inside a run of punctuation. `clauses`: in a row of one sentence, commas and semicolons end one too."""
+    sentence ends inside a run of punctuation. `clauses`: commas and semicolons divide rows of one sentence."""
     batch, first = beginnings(batch)
     if clauses and first.size:
         rows = batch.rows_of(first)

@@ -2,6 +2,6 @@
 
 from bothways.lexicons.frequencies import zipf
 from bothways.lexicons.table import SynonymTable
-from bothways.lexicons.tables import Glyphs, close_synonyms, glyphs_zh, synonyms
+from bothways.lexicons.tables import Glyphs, antonyms, close_synonyms, glyphs_zh, synonyms
 
-__all__ = ["Glyphs", "SynonymTable", "close_synonyms", "glyphs_zh", "synonyms", "zipf"]
+__all__ = ["Glyphs", "SynonymTable", "antonyms", "close_synonyms", "glyphs_zh", "synonyms", "zipf"]

@@ -62,6 +62,12 @@ def close_synonyms(language: str) -> SynonymTable:
     return _table(name, "close", read)
 
 
+@cache
+def antonyms() -> SynonymTable:
+    """English words and their opposites, as WordNet names them."""
+    return _table("wordnet", "antonyms", _antonyms)
+
+
 def close_folder(language: str) -> str:
     """The name of the cache folder of `close_synonyms(language)`: another pin or layout is another folder."""
     return _folder(_CLOSE[language][0], "close")
@@ -110,6 +116,27 @@ def _synsets(files: Path, pos: str) -> dict[str, list[str]]:
         words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
         synsets[fields[0]] = [word.partition("(")[0] for word in words]  # adjectives may end in (p), (a) or (ip)
     return synsets
+
+
+def _antonyms(folder: Path) -> Candidates:
+    """Pointers follow the words: their number, then symbol, offset, part of speech, and which word points to which."""
+    found: Candidates = {}
+    words: dict[tuple[str, str], list[str]] = {}
+    pointers: list[tuple[str, tuple[str, str], int]] = []
+    for pos in ("noun", "verb", "adj", "adv"):
+        letter = "a" if pos == "adj" else pos[0] if pos != "adv" else "r"
+        for line in _lines(folder / "corpora" / "wordnet" / f"data.{pos}"):
+            fields = line.split(" ")
+            end = 4 + 2 * int(fields[3], 16)
+            words[letter, fields[0]] = [word.partition("(")[0] for word in fields[4:end:2]]
+            for at in range(end + 1, end + 1 + 4 * int(fields[end]), 4):
+                symbol, offset, other, which = fields[at : at + 4]
+                if symbol == "!":
+                    word = words[letter, fields[0]][int(which[:2], 16) - 1]
+                    pointers.append((word, (other, offset), int(which[2:], 16) - 1))
+    for word, target, number in pointers:
+        found.setdefault(word, []).append(words[target][number])
+    return found
 
 
 def _close_wordnet(folder: Path) -> Candidates:
