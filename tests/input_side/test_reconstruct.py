@@ -83,10 +83,18 @@ def test_simplify_drops_what_is_beside_the_point(text: str, expected: str) -> No
         ("好看，阅读全文>>", "好看"),
         ("（只有括号）", "（只有括号）"),
         ("很好！责任编辑：王小明", "很好！"),
+        ("看http://a.b/c这里", "看这里"),
     ],
 )
 def test_simplify_drops_it_in_chinese(text: str, expected: str) -> None:
     assert one("simplify", text, CHINESE, parts=("parentheses", "boilerplate")) == expected
+
+
+def test_what_is_dropped_does_not_depend_on_the_rows_around() -> None:
+    shouted = "Fine. READ MORE..."
+    assert one("simplify", shouted) == "Fine."
+    assert changed("simplify", [shouted, "and more", "Great. Read more..."]) == ["Fine.", "and more", "Great."]
+    assert one("simplify", "A -LRB- long -RRB- film") == "A film"
 
 
 def test_brackets_that_hold_a_protected_word_stay() -> None:

@@ -51,21 +51,21 @@ _COARSE = (
 )
 
 _ROUND = r"(?<![A-Za-z0-9:;=8^])(?<![:;=]-)\((?=[^()\n]{2,200}(?<![:;=-])\)(?![A-Za-z0-9]))[^()\n]*\)"  # no smileys
-_PARENTHESES = (  # (what must occur for the pattern to be looked for, the pattern)
+_PARENTHESES = (  # (what occurs, in lower case, wherever the pattern does; the pattern)
     (("(",), _ROUND),
     (("（",), r"（[^（）\n]{2,200}）"),
-    (("-lrb-", "-LRB-"), r"-lrb- [^\n]{2,200}?-rrb-"),
+    (("-lrb-",), r"-lrb- [^\n]{2,200}?-rrb-"),
 )
 _BOILERPLATE = (
     (("<",), r"</?[a-z][a-z0-9]{0,15}(?:[^\S\n][^<>\n]{0,200})?/?>"),
-    (("://", "www."), r"\b(?:https?://|www\.)[^\s<>\"“”，。！？；（）\u4e00-\u9fff]+"),
+    (("://", "www."), r"\b(?:https?://|www\.)[^\s<>\"“”，。！？；（）\u00a0\u3000\u4e00-\u9fff]+"),
     (("@",), r"\b[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64}){1,8}\b"),
     ((" more",), r"[(\[]?\b(?:read|see|show|view|learn) more(?: ?(?:\.\.\.|…|»|>>|→))+[)\]]?"),
     ((" here",), r"[(\[]?\b(?:click|tap) here\b(?: (?:to|for) [^.!?\n]{1,60})?[.!]?[)\]]?"),
-    (("ent from my",), r"\bsent from my (?:iphone|ipad|phone|mobile|android|blackberry|samsung)[^\n.]{0,30}\.?"),
-    (("ights reserved", "IGHTS RESERVED"), r"(?:(?:\bcopyright\b|©)[^!?\n]{0,80})?\ball rights reserved\b\.?"),
-    (("eview",), r"\bfull review\b(?: in [a-z]+)?(?: \|)?"),
-    (("ubscribe to", "ign up"), r"\b(?:please )?(?:subscribe|sign up) (?:to|for) (?:our|my) [^.!?\n]{1,40}[.!]?"),
+    (("sent from my",), r"\bsent from my (?:iphone|ipad|phone|mobile|android|blackberry|samsung)[^\n.]{0,30}\.?"),
+    (("rights reserved",), r"(?:(?:\bcopyright\b|©)[^!?\n]{0,80})?\ball rights reserved\b\.?"),
+    (("full review",), r"\bfull review\b(?: in [a-z]+)?(?: \|)?"),
+    (("subscribe ", "sign up "), r"\b(?:please )?(?:subscribe|sign up) (?:to|for) (?:our|my) [^.!?\n]{1,40}[.!]?"),
     (("更多", "全文", "原文", "详情"), r"(?:点击)?(?:这里|此处)?(?:查看|阅读|展开)(?:更多|全文|原文|详情)[！!。…>»]*"),
     (("版权所有", "转载请"), r"(?:版权所有|转载请注明(?:出处|来源)?)[！!。]?"),
     (
@@ -192,14 +192,15 @@ def _commoner(language: str) -> tuple[Thesaurus, Ints, F64]:
 
 def _asides(flat: str, parts: tuple[Part, ...]) -> list[tuple[int, int, bool]]:
     """What is beside the point: from where to where, in the code points of a batch, and whether in brackets."""
-    found = []
+    found: list[tuple[int, int, bool]] = []
+    lower = flat.lower()
     for part in parts:
         for signs, pattern in _ASIDES.get(part, ()):
-            if any(sign in flat for sign in signs):
+            if any(sign in lower for sign in signs):
                 found += [(*match.span(), part == "parentheses") for match in _compiled(pattern).finditer(flat)]
     return found
 
 
 @cache
 def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)
+    return re.compile(pattern, re.IGNORECASE | re.ASCII)  # ASCII: a Chinese character ends a word
