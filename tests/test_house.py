@@ -81,7 +81,19 @@ def test_a_file_of_a_family_registers_its_own_name_and_no_other(family: str) -> 
 def test_the_command_line_has_these_commands_and_no_others() -> None:
     from bothways.cli import COMMANDS
 
-    assert list(COMMANDS) == ["tune", "train", "check", "predict", "policy", "list", "assets", "space", "schema", "ui"]
+    assert list(COMMANDS) == [
+        "tune",
+        "train",
+        "check",
+        "predict",
+        "policy",
+        "list",
+        "assets",
+        "lexicon",
+        "space",
+        "schema",
+        "ui",
+    ]
 
 
 def test_make_has_these_targets_each_with_a_line_of_help() -> None:

@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "fast_encoder",
         "models",
         "embedding_rows",
+        "word_vectors",
         "optimizer",
         "training",
         "checkpoints",

@@ -6,6 +6,7 @@ import pickle
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from bothways.registry import TRANSFORMS
 from bothways.seeding import keys
 from bothways.text import TextBatch
 
+MAP = str(Path(__file__).with_name("lexicon_map.tsv"))
+NEEDS: dict[str, dict[str, Any]] = {"lexicon_map": {"path": MAP}}  # knobs without a default that does something
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in TRANSFORMS.names()),
+    *((name, NEEDS.get(name, {})) for name in TRANSFORMS.names()),
     ("random_insertion", {"insert": "synonym"}),
     ("random_insertion", {"insert": "vocabulary"}),
     ("random_substitution", {"weighting": "tfidf"}),
@@ -28,6 +31,12 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("background_noise", {"kinds": ("url",)}),
     ("sentence_shuffle", {"action": "drop"}),
     ("normalize", {"simplified": True}),
+    ("simplify", {"strength": 1.0}),
+    ("extract_keyphrases", {"method": "textrank", "mode": "append"}),
+    ("extract_keyphrases", {"mode": "replace"}),
+    ("summarize", {"method": "textrank", "ratio": 0.3}),
+    ("summarize", {"max_words": 5, "keep": "protected"}),
+    ("lexicon_map", {"path": MAP, "rate": 0.5}),
 ]
 HAVE_P = [(name, knobs) for name, knobs in VARIANTS if "p" in TRANSFORMS.get(name).model_fields]
 HOSTILE = st.text(st.characters(codec=None), max_size=12) | st.text("ab1'- 不好😀\u0301\u200d\ud800\n,", max_size=12)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bothways.errors import UserError
-from bothways.lexicons import SynonymTable, glyphs_zh, synonyms
+from bothways.lexicons import SynonymTable, antonyms, close_synonyms, glyphs_zh, synonyms, zipf
 
 TABLES = {
     "en": lambda: synonyms("en"),
@@ -74,3 +74,27 @@ def test_a_table_survives_the_disk(tmp_path: Path) -> None:
 def test_another_language_is_refused() -> None:
     with pytest.raises(UserError, match="no synonyms for language 'fr': known: en, zh"):
         synonyms("fr")
+
+
+def test_antonyms_point_both_ways() -> None:
+    assert "good" in antonyms().of("bad") and "bad" in antonyms().of("good")
+    assert antonyms().of("worst") == ["best"]
+    assert antonyms().of("zebra") == []
+
+
+def test_close_synonyms_are_one_in_the_usual_sense_of_a_word() -> None:
+    table = close_synonyms("en")
+    assert "story" in table.of("tale")
+    assert "square" in synonyms("en").of("lame") and table.of("lame") == []  # no sense of it is the usual one
+    assert set(close_synonyms("zh").of("价钱")) >= {"价格"}
+    assert not any(len(str(word)) == 1 for word in close_synonyms("zh").words)
+    with pytest.raises(UserError, match="no synonyms for language 'fr'"):
+        close_synonyms("fr")
+
+
+@pytest.mark.parametrize(("language", "common", "rare"), [("en", "story", "tale"), ("zh", "价格", "价钱")])
+def test_a_common_word_has_a_higher_zipf_frequency(language: str, common: str, rare: str) -> None:
+    table, frequency = close_synonyms(language), zipf(language)
+    assert frequency.shape == table.words.shape and isinstance(frequency, np.memmap)
+    at = {word: float(frequency[np.searchsorted(table.words, word)]) for word in (common, rare)}
+    assert 5 < at[common] < 7 and at[rare] < at[common] - 0.5

@@ -30,6 +30,7 @@ COMMANDS = {
     "policy": Command("bothways.cli.policy:app", "show a policy, preview it, apply it to a file of texts"),
     "list": Command("bothways.cli.catalogue:catalogue", "the methods, their knobs, ranges and sources"),
     "assets": Command("bothways.cli.assets:app", "list, fetch and verify models, data and lexicons"),
+    "lexicon": Command("bothways.cli.lexicon:app", "learn a vocabulary map from two corpora, for lexicon_map"),
     "space": Command("bothways.cli.space:app", "show a search space as a table"),
     "schema": Command("bothways.cli.schema:schema", "JSON schema of the files, for editors"),
     "ui": Command("bothways.cli.ui:ui", "the MLflow pages of what was run"),

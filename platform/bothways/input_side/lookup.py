@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bothways.seeding import U64, keys, word
-from bothways.text import Bools, Codes, Ints
+from bothways.text import Bools, Codes, Ints, TextBatch
 
 _LAST_CASED = 0x1E943
 
@@ -107,3 +108,40 @@ class WordSet:
 
     def holds(self, codes: Codes, lengths: Ints) -> Bools:
         return self.index.find(word_hashes(fold(codes), lengths)) >= 0
+
+
+class Matches(NamedTuple):
+    """K words of a batch that a table knows: the first token of each, how many tokens it takes, and its number."""
+
+    tokens: Ints
+    spans: Ints
+    numbers: Ints
+
+
+def longest_matches(index: HashIndex, batch: TextBatch, tokens: Ints, joined: Bools, longest: int) -> Matches:
+    """Which of `tokens` (sorted) begin a known word, the longest each, none overlapping. A word goes on over up to
+    `longest` tokens, each of those behind the first one `joined` (T,) to the one before it."""
+    spans = np.ones(tokens.size, dtype=np.int64)
+    numbers = index.find(_hashes(batch, tokens[:, None]))
+    alive = np.ones(tokens.size, dtype=bool)
+    for n in range(2, longest + 1):
+        alive &= joined[np.minimum(tokens + n - 1, batch.kinds.size - 1)]
+        some = np.flatnonzero(alive)
+        if not some.size:
+            break
+        found = index.find(_hashes(batch, tokens[some, None] + np.arange(n)))
+        longer = some[found >= 0]
+        spans[longer], numbers[longer] = n, found[found >= 0]
+    hit = np.flatnonzero(numbers >= 0)
+    tokens, spans, numbers = tokens[hit], spans[hit], numbers[hit]
+    if hit.size and spans.max() > 1:
+        ends = np.maximum.accumulate(tokens + spans)
+        clear = np.append(True, tokens[1:] >= ends[:-1])
+        tokens, spans, numbers = tokens[clear], spans[clear], numbers[clear]
+    return Matches(tokens, spans, numbers)
+
+
+def _hashes(batch: TextBatch, tokens: Ints) -> U64:
+    """Hashes of words of n tokens each, `tokens` (K, n)."""
+    codes, lengths = batch.words(tokens.reshape(-1))
+    return word_hashes(fold(codes), lengths.reshape(tokens.shape).sum(axis=1))

@@ -126,9 +126,15 @@ def protect(batch: TextBatch, what: Protect) -> TextBatch:
             protected[_holding(batch, at[marks == _NEGATOR])] = True
             protected[_contractions(batch, at[marks == _APOSTROPHE])] = True
             protected[_among(batch, NEGATORS)] = True
-    if what.words:
-        single, phrases = _single_words(what.words)
+    return batch.protecting(protected | listed(batch, what.words))
+
+
+def listed(batch: TextBatch, words: tuple[str, ...]) -> Bools:
+    """Tokens that are one of `words`, or belong to a phrase among them, (T,), of a batch fresh from `from_texts`."""
+    found = np.zeros(batch.kinds.size, dtype=bool)
+    if words:
+        single, phrases = _single_words(words)
         if single:
-            protected[_among(batch, single)] = True
-        protected[_phrases(batch, phrases)] = True
-    return batch.protecting(protected)
+            found[_among(batch, single)] = True
+        found[_phrases(batch, phrases)] = True
+    return found

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bothways.input_side.lookup import HashIndex, fold, word_hashes
+from bothways.input_side.lookup import HashIndex, Matches, fold, longest_matches, word_hashes
 from bothways.input_side.protection import NEGATORS, NEGATORS_ZH
 from bothways.lexicons import SynonymTable, synonyms
 from bothways.seeding import U64, below
@@ -26,15 +25,6 @@ _FUNCTION_WORDS = (  # EDA replaces none of these; most have a homograph in Word
     "very was we well were what when where which while who whom whose why will with would yet you your yours "
     "yourself"
 )
-
-
-class Matches(NamedTuple):
-    """K words of a batch that the thesaurus knows: the first token of each, its tokens (1, but for a Chinese word
-    read character by character), and its number in the thesaurus."""
-
-    tokens: Ints
-    spans: Ints
-    numbers: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +46,7 @@ class Thesaurus:
         lengths = np.count_nonzero(matrix, axis=1).astype(np.int64)
         codes = matrix[matrix != 0]
         chinese = matrix[:, 0] >= 0x3400  # a single character is seldom a word of its own
-        usable = (np.diff(table.offsets) > 0) & (~chinese | (lengths > 1)) & ~np.isin(table.words, _stop_words())
+        usable = (np.diff(table.offsets) > 0) & (~chinese | (lengths > 1)) & ~np.isin(table.words, function_words())
         known = np.flatnonzero(usable)
         words = ragged(np.cumsum(lengths)[known] - lengths[known], lengths[known])
         index = HashIndex.of(word_hashes(fold(codes[words]), lengths[known]))
@@ -72,25 +62,11 @@ class Thesaurus:
 
     def match(self, batch: TextBatch, tokens: Ints) -> Matches:
         """Which of `tokens` (sorted) begin a known word whose tokens are all free; the longest, none overlapping."""
-        spans = np.ones(tokens.size, dtype=np.int64)
-        numbers = self.index.find(_hashes(batch, tokens[:, None]))
-        chinese = batch.kinds[tokens] == IDEOGRAPH
-        if chinese.any():
-            inner = batch.free & (batch.kinds == IDEOGRAPH) & (batch.starts[:, 0] == batch.stops[:, 0])
-            for n in range(2, _LONGEST_ZH + 1):
-                last = np.minimum(tokens + n - 1, batch.kinds.size - 1)
-                chinese &= inner[last]
-                some = np.flatnonzero(chinese)
-                found = self.index.find(_hashes(batch, tokens[some, None] + np.arange(n)))
-                longer = some[found >= 0]
-                spans[longer], numbers[longer] = n, found[found >= 0]
-        hit = np.flatnonzero(numbers >= 0)
-        tokens, spans, numbers = tokens[hit], spans[hit], numbers[hit]
-        if hit.size and spans.max() > 1:
-            ends = np.maximum.accumulate(tokens + spans)
-            clear = np.append(True, tokens[1:] >= ends[:-1])
-            tokens, spans, numbers = tokens[clear], spans[clear], numbers[clear]
-        return Matches(tokens, spans, numbers)
+        joined = batch.kinds == IDEOGRAPH
+        if joined.any():
+            joined &= batch.free & (batch.starts[:, 0] == batch.stops[:, 0])
+            joined[1:] &= batch.kinds[:-1] == IDEOGRAPH
+        return longest_matches(self.index, batch, tokens, joined, _LONGEST_ZH)
 
     def pick(self, numbers: Ints, bits: U64) -> Ints:
         """One candidate for each word, uniformly; -1 where it is refused."""
@@ -104,13 +80,8 @@ class Thesaurus:
         return self.codes[ragged(self.spelling[numbers], lengths)], lengths
 
 
-def _hashes(batch: TextBatch, tokens: Ints) -> U64:
-    """Hashes of words of n tokens each, `tokens` (K, n)."""
-    codes, lengths = batch.words(tokens.reshape(-1))
-    return word_hashes(fold(codes), lengths.reshape(tokens.shape).sum(axis=1))
-
-
-def _stop_words() -> list[str]:
+def function_words() -> list[str]:
+    """English words that synonyms are neither looked up for nor of, as written in three cases."""
     words = _FUNCTION_WORDS.split()
     return words + [w.capitalize() for w in words] + [w.upper() for w in words]
 

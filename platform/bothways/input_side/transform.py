@@ -38,6 +38,10 @@ class InputContext:
         """Segments texts and marks their protected words."""
         return protect(TextBatch.from_texts(texts, row_keys, self.segmentation), self.protect)
 
+    def fresh(self, batch: TextBatch) -> TextBatch:
+        """The batch read again where words have moved: for methods that look for patterns in the text as it stands."""
+        return self.read(batch.texts(), batch.keys) if batch.changed.any() else batch
+
     def row_keys(self, batch: TextBatch, purpose: str = "") -> U64:
         """This transform's own 64-bit key for each row, (R,)."""
         return keys(batch.keys, self.slot, purpose)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,8 @@ from bothways.lexicons.table import SynonymTable
 _LAYOUT = 1  # raise it when what a table holds changes, and it is built again
 _CHINESE_WORD = re.compile("[〇\u3400-\u4dbf\u4e00-\u9fff]+")  # the thesaurus has a few misprints such as 契.
 _ENGLISH_WORD = re.compile(r"[A-Za-z]+(?:[-'][A-Za-z]+)*")
+_SENSE_POS = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
+_SMALL = 4  # words in a group of near-equals; larger ones are looser
 Candidates = dict[str, list[str]]
 
 
@@ -46,6 +49,31 @@ def synonyms(language: str) -> SynonymTable:
 
 
 @cache
+def close_synonyms(language: str) -> SynonymTable:
+    """Of the synonyms, those that are one in the sense that a word nearly always has.
+
+    `en`: in lower case, of the synset in which WordNet's tagged texts have the word at least half of the time, and the
+    synonym at least a third of it. `zh`: of two or more characters, both in one single group of the
+    thesaurus, which is small or they share a character. Raises `UserError` for another language.
+    """
+    if language not in _CLOSE:
+        raise UserError(f"no synonyms for language {language!r}: {did_you_mean(language, _CLOSE)}")
+    name, read = _CLOSE[language]
+    return _table(name, "close", read)
+
+
+@cache
+def antonyms() -> SynonymTable:
+    """English words and their opposites, as WordNet names them."""
+    return _table("wordnet", "antonyms", _antonyms)
+
+
+def close_folder(language: str) -> str:
+    """The name of the cache folder of `close_synonyms(language)`: another pin or layout is another folder."""
+    return _folder(_CLOSE[language][0], "close")
+
+
+@cache
 def glyphs_zh() -> Glyphs:
     return Glyphs(
         homophones=_table("chinese_thesaurus", "homophones", lambda folder: _groups(_homophones(folder))),
@@ -57,8 +85,11 @@ def _table(name: str, table: str, read: Callable[[Path], Candidates]) -> Synonym
     def build(work: Path) -> None:
         SynonymTable.from_mapping(read(resolve(f"asset:{name}"))).save(work)
 
-    folder = root() / "lexicons" / f"{asset(name).folder}-{table}-{_LAYOUT}"
-    return SynonymTable.load(build_once(folder, build))
+    return SynonymTable.load(build_once(root() / "lexicons" / _folder(name, table), build))
+
+
+def _folder(name: str, table: str) -> str:
+    return f"{asset(name).folder}-{table}-{_LAYOUT}"
 
 
 def _wordnet(folder: Path) -> Candidates:
@@ -66,11 +97,7 @@ def _wordnet(folder: Path) -> Candidates:
     files = folder / "corpora" / "wordnet"
     found: Candidates = {}
     for pos in ("noun", "verb", "adj", "adv"):
-        synsets: dict[str, list[str]] = {}
-        for line in _lines(files / f"data.{pos}"):
-            fields = line.split(" ")  # offset, file number, type, word count (hexadecimal), then word, sense id, …
-            words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
-            synsets[fields[0]] = [word.partition("(")[0] for word in words]  # adjectives may end in (p), (a) or (ip)
+        synsets = _synsets(files, pos)
         for line in _lines(files / f"index.{pos}"):
             lemma, _, senses, *rest = line.split()  # …, then as many synset offsets, the most frequent sense first
             for offset in rest[-int(senses) :]:
@@ -81,14 +108,84 @@ def _wordnet(folder: Path) -> Candidates:
     return {word: others for word, others in found.items() if len(set(others)) > 1}
 
 
+def _synsets(files: Path, pos: str) -> dict[str, list[str]]:
+    """Offset → words, of one part of speech."""
+    synsets: dict[str, list[str]] = {}
+    for line in _lines(files / f"data.{pos}"):
+        fields = line.split(" ")  # offset, file number, type, word count (hexadecimal), then word, sense id, …
+        words = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
+        synsets[fields[0]] = [word.partition("(")[0] for word in words]  # adjectives may end in (p), (a) or (ip)
+    return synsets
+
+
+def _antonyms(folder: Path) -> Candidates:
+    """Pointers follow the words: their number, then symbol, offset, part of speech, and which word points to which."""
+    found: Candidates = {}
+    words: dict[tuple[str, str], list[str]] = {}
+    pointers: list[tuple[str, tuple[str, str], int]] = []
+    for pos in ("noun", "verb", "adj", "adv"):
+        letter = "a" if pos == "adj" else pos[0] if pos != "adv" else "r"
+        for line in _lines(folder / "corpora" / "wordnet" / f"data.{pos}"):
+            fields = line.split(" ")
+            end = 4 + 2 * int(fields[3], 16)
+            words[letter, fields[0]] = [word.partition("(")[0] for word in fields[4:end:2]]
+            for at in range(end + 1, end + 1 + 4 * int(fields[end]), 4):
+                symbol, offset, other, which = fields[at : at + 4]
+                if symbol == "!":
+                    word = words[letter, fields[0]][int(which[:2], 16) - 1]
+                    pointers.append((word, (other, offset), int(which[2:], 16) - 1))
+    for word, target, number in pointers:
+        found.setdefault(word, []).append(words[target][number])
+    return found
+
+
+def _close_wordnet(folder: Path) -> Candidates:
+    """The format of index.sense is senseidx(5WN): sense key, synset offset, sense number, count in tagged texts."""
+    files = folder / "corpora" / "wordnet"
+    senses: dict[str, dict[tuple[str, str], float]] = {}
+    for line in _lines(files / "index.sense"):
+        key, offset, number, count = line.split()
+        lemma, _, rest = key.partition("%")
+        weight = int(count) + 0.5 / int(number)  # most senses are in no tagged text: then the first weighs most
+        senses.setdefault(lemma, {})[_SENSE_POS[rest[0]], offset] = weight
+    shares = {
+        lemma: {sense: weight / sum(weights.values()) for sense, weight in weights.items()}
+        for lemma, weights in senses.items()
+    }
+    synsets = {pos: _synsets(files, pos) for pos in ("noun", "verb", "adj", "adv")}
+    found: Candidates = {}
+    for lemma, of in shares.items():
+        (pos, offset), share = max(of.items(), key=lambda item: item[1])
+        words = [w for w in synsets[pos][offset] if w.islower() and _ENGLISH_WORD.fullmatch(w)]
+        others = [w for w in words if shares[w].get((pos, offset), 0.0) >= 1 / 3]
+        if share >= 0.5 and lemma in words and len(others) > 1:
+            found[lemma] = others
+    return found
+
+
 def _lines(file: Path) -> Iterable[str]:
     return (line for line in file.read_text(encoding="ascii").split("\n") if line and not line.startswith(" "))
 
 
 def _cilin(folder: Path) -> Candidates:
+    return _groups(_cilin_groups(folder))
+
+
+def _close_cilin(folder: Path) -> Candidates:
+    groups = _cilin_groups(folder)
+    count = Counter(chain.from_iterable(groups))
+    close = [[word for word in group if len(word) > 1 and count[word] == 1] for group in groups]
+    return {
+        word: [other for other in group if len(group) <= _SMALL or set(word) & set(other)]
+        for group in close
+        for word in group
+    }
+
+
+def _cilin_groups(folder: Path) -> list[list[str]]:
     lines = (folder / "synonyms.txt").read_text(encoding="utf-8").splitlines()
     groups = (line.split()[1:] for line in lines if line.split(" ", 1)[0].endswith("="))
-    return _groups([word for word in group if _CHINESE_WORD.fullmatch(word)] for group in groups)
+    return [[word for word in group if _CHINESE_WORD.fullmatch(word)] for group in groups]
 
 
 def _homophones(folder: Path) -> Iterable[list[str]]:
@@ -112,4 +209,8 @@ def _groups(groups: Iterable[list[str]]) -> Candidates:
 _SYNONYMS: dict[str, tuple[str, Callable[[Path], Candidates]]] = {
     "en": ("wordnet", _wordnet),
     "zh": ("chinese_thesaurus", _cilin),
+}
+_CLOSE: dict[str, tuple[str, Callable[[Path], Candidates]]] = {
+    "en": ("wordnet", _close_wordnet),
+    "zh": ("chinese_thesaurus", _close_cilin),
 }
