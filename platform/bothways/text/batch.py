@@ -56,7 +56,8 @@ class TextBatch:
 
     `codes`: the code points spans point into; codes[0] is a space. `starts`, `stops`: int64 (T, 2), the spans of gap
     and word. `kinds`: uint8 (T,), odd for words. `protected`: bool (T,), tokens that no edit may take. `offsets`: int64
-    (R + 1,), where each row's tokens begin. `keys`: uint64 (R,), the rows' randomness. `changed`: bool (R,).
+    (R + 1,), where each row's tokens begin. `keys`: uint64 (R,), the rows' randomness. `changed`: bool (R,). `earlier`:
+    the batch whose texts were rewritten as whole strings to make this one's originals; None where nothing was.
     """
 
     originals: Sequence[str]
@@ -68,6 +69,7 @@ class TextBatch:
     protected: Bools
     offsets: Ints
     changed: Bools
+    earlier: TextBatch | None = None
 
     @classmethod
     def from_texts(
@@ -166,7 +168,18 @@ class TextBatch:
         return result
 
     def _together(self, starts: Ints, stops: Ints, kinds: Bytes, offsets: Ints) -> list[str]:
-        """The texts of rows of tokens, with a space where what stood between two words is gone."""
+        """The texts of rows of tokens."""
+        starts, stops = self.pieces(starts, stops, kinds)
+        seams = np.flatnonzero(starts[1:] != stops[:-1]) + 1  # elsewhere one span goes on with the next
+        run_starts, run_stops = starts[np.append(0, seams)], stops[np.append(seams, stops.size) - 1]
+        text = decoded(np.take(self.codes, spans(run_starts, run_stops)))
+        lengths = np.add.reduceat(stops - starts, 2 * offsets[:-1])
+        bounds = np.append(0, np.cumsum(lengths)).tolist()
+        return [text[a:b] for a, b in pairwise(bounds)]
+
+    def pieces(self, starts: Ints, stops: Ints, kinds: Bytes) -> tuple[Ints, Ints]:
+        """Tokens as spans in the order of the text, gap, word, gap, word …, (2T,) each, with a space where what stood
+        between two words is gone."""
         word = kinds == LETTER
         touching = word[1:] & word[:-1]
         touching &= starts[1:, 0] == stops[1:, 0]
@@ -175,13 +188,7 @@ class TextBatch:
         if at.size:
             starts, stops = starts.copy(), stops.copy()
             starts[at, 0], stops[at, 0] = 0, 1
-        starts, stops = starts.reshape(-1), stops.reshape(-1)
-        seams = np.flatnonzero(starts[1:] != stops[:-1]) + 1  # elsewhere one span goes on with the next
-        run_starts, run_stops = starts[np.append(0, seams)], stops[np.append(seams, stops.size) - 1]
-        text = decoded(np.take(self.codes, spans(run_starts, run_stops)))
-        lengths = np.add.reduceat(stops - starts, 2 * offsets[:-1])
-        bounds = np.append(0, np.cumsum(lengths)).tolist()
-        return [text[a:b] for a, b in pairwise(bounds)]
+        return starts.reshape(-1), stops.reshape(-1)
 
     def _with(self, **changes: Any) -> TextBatch:
         return replace(self, **changes)
