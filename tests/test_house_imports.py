@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # pure logic: no Ray, no Optuna, no MLflow
     (
         "policy",
+        "text_effects",
         "data",
         "tokenization",
         "batching",
