@@ -186,7 +186,7 @@ def _matched(grams: U64, rows: Ints, count: int) -> F64:
     again = np.where(number[second] == np.arange(last.size), times[second], 0)
     again[last == 0] = 0
     elsewhere = np.where(row == row[best][number], again[number], times[best][number])
-    return np.bincount(row, np.minimum(times, elsewhere).astype(np.float64), count)
+    return np.asarray(np.bincount(row, np.minimum(times, elsewhere), count), dtype=np.float64)
 
 
 def _closest_other(size: Ints) -> Ints:
