@@ -146,7 +146,7 @@ def edited(draw: st.DrawFn) -> tuple[list[str], TextBatch, set[int]]:
     return texts, batch, set(np.flatnonzero(~batch.changed).tolist())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(edited(), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30), st.integers(1, 30)), min_size=1))
 def test_the_text_under_a_moved_span_is_what_it_was(
     case: tuple[list[str], TextBatch, set[int]], asked: list[tuple[int, int, int]]
@@ -162,7 +162,7 @@ def test_the_text_under_a_moved_span_is_what_it_was(
         assert found is not None or row not in untouched
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(edited())
 def test_every_word_that_is_still_there_is_found(case: tuple[list[str], TextBatch, set[int]]) -> None:
     """A word of what came in stands in `codes` where it stood; whatever has a token of its own left must be found."""
