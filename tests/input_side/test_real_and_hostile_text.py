@@ -20,7 +20,7 @@ from bothways.input_side.statistics import Statistics
 from bothways.input_side.transform import InputContext
 from bothways.registry import TRANSFORMS
 from bothways.seeding import keys
-from bothways.text import TextBatch
+from bothways.text import TextBatch, moved
 from bothways.text_effects import Effects
 from tests.input_side.test_transform_contract import HAVE_P, HOSTILE, VARIANTS, build, cases, name_of, protected_words
 
@@ -96,6 +96,28 @@ def test_no_negated_sentence_loses_a_protected_word(name: str, knobs: dict[str, 
     found = Effects.of(texts, changed)
     assert found.changed > len(texts) // 10
     assert (found.lost, found.protected >= len(texts)) == (0, True)
+
+
+@pytest.mark.parametrize(("name", "knobs"), cases(VARIANTS), ids=name_of)
+def test_a_word_that_is_followed_through_a_transform_is_the_same_word(
+    name: str, knobs: dict[str, Any], texts: list[str], row_keys: Any, context: InputContext
+) -> None:
+    fresh = TextBatch.from_texts(texts)
+    words = np.flatnonzero(fresh.is_word)
+    rows = fresh.rows_of(words)
+    begins = np.cumsum([1, *(len(text) + 1 for text in texts)])[rows]
+    starts, stops = fresh.starts[words, 1] - begins, fresh.stops[words, 1] - begins
+    batch = build(name, knobs, 0.2)(context.read(texts, row_keys), context)
+    result = batch.texts()
+    where = zip(rows.tolist(), starts.tolist(), *(m.tolist() for m in moved(batch, rows, starts, stops)), strict=True)
+    kept = {(row, a): result[row][c:d] for row, a, c, d in where if c >= 0}
+    words_of = zip(rows.tolist(), starts.tolist(), stops.tolist(), strict=True)
+    untouched = {row for row in range(len(texts)) if not batch.changed[row] and result[row] == texts[row]}
+    for row, a, b in words_of:
+        assert kept.get((row, a), texts[row][a:b]) == texts[row][a:b]
+        assert (row, a) in kept or row not in untouched
+    altered = {row for row in range(len(texts)) if result[row] != texts[row]}
+    assert not altered or batch.earlier is not None or altered & {row for row, _ in kept}
 
 
 HOSTILE_ROWS = {
