@@ -108,16 +108,16 @@ def of_copies(train: pa.Table, experiment: Experiment, statistics: policy.Statis
 
 def variety(texts: Sequence[str], segmentation: Segmentation = "character") -> dict[str, float]:
     """`distinct_1`, `distinct_2` and `self_bleu` of texts."""
-    return {
-        "distinct_1": distinct(texts, 1, segmentation),
-        "distinct_2": distinct(texts, 2, segmentation),
-        "self_bleu": self_bleu(texts, segmentation),
-    }
+    batch = TextBatch.from_texts(texts, None, segmentation)
+    return {"distinct_1": _distinct(batch, 1), "distinct_2": _distinct(batch, 2), "self_bleu": _self_bleu(batch)}
 
 
 def distinct(texts: Sequence[str], n: int, segmentation: Segmentation = "character") -> float:
     """Different n-grams of words as a share of all of them (Li et al. 2016); 0 where there are none."""
-    batch = TextBatch.from_texts(texts, None, segmentation)
+    return _distinct(TextBatch.from_texts(texts, None, segmentation), n)
+
+
+def _distinct(batch: TextBatch, n: int) -> float:
     grams, _ = _grams(*_words(batch, batch.is_word), n)
     return np.unique(grams).size / grams.size if grams.size else 0.0
 
@@ -129,7 +129,10 @@ def self_bleu(texts: Sequence[str], segmentation: Segmentation = "character") ->
     smoothing; over the tokens of our own segmentation. With counts as arrays, the others of all texts are looked at
     together; sacrebleu reads every pair, which takes seconds for 256 texts.
     """
-    batch = TextBatch.from_texts(texts, None, segmentation)
+    return _self_bleu(TextBatch.from_texts(texts, None, segmentation))
+
+
+def _self_bleu(batch: TextBatch) -> float:
     hashes, rows = _words(batch, batch.kinds != END)
     rows = np.unique(rows, return_inverse=True)[1].astype(np.int64)  # a text without tokens is left out
     size = np.bincount(rows)
