@@ -19,11 +19,10 @@ from bothways.config import Experiment, Protect
 from bothways.input_side.lookup import word_hashes
 from bothways.input_side.protection import protect
 from bothways.seeding import F64, U64, below, keys
-from bothways.text import END, JOINERS, Bools, Ints, Segmentation, TextBatch
+from bothways.text import END, Bools, Ints, Segmentation, TextBatch
 
 LEAST, MOST, SHARE = 64, 256, 100
 """A trial's sample is one in `SHARE` of the views it trains on, within these bounds: its cost stays below 1 %."""
-_APART = dict.fromkeys(map(ord, JOINERS), " ")
 ORDER = 4
 """The longest n-grams of BLEU."""
 
@@ -46,13 +45,9 @@ class Effects:
 
     @classmethod
     def of(cls, before: Sequence[str], after: Sequence[str], listed: tuple[str, ...] = ()) -> Effects:
-        """The sums over texts, pair by pair. Words of Chinese are its characters. `listed`: as in `Protect.words`.
-
-        Words are cut at hyphens, dots and the like: a number that comes to stand beside another one, `26.12`, is not
-        gone.
-        """
-        old = protect(TextBatch.from_texts(_apart(before)), Protect(words=tuple(_apart(listed))))
-        new = TextBatch.from_texts(_apart(after))
+        """The sums over texts, pair by pair. Words of Chinese are its characters. `listed`: as in `Protect.words`."""
+        old = protect(TextBatch.from_texts(before), Protect(words=listed))
+        new = TextBatch.from_texts(after)
         return cls(
             texts=len(before),
             changed=sum(a != b for a, b in zip(before, after, strict=True)),
@@ -157,10 +152,6 @@ def fidelity(before: F64, after: F64) -> float:
     It says something of the labels where the model has not learnt these rows, nor from augmented ones (rung 0's).
     """
     return float((before.argmax(axis=1) == after.argmax(axis=1)).mean())
-
-
-def _apart(texts: Sequence[str]) -> list[str]:
-    return [text.translate(_APART) for text in texts]
 
 
 def _words(batch: TextBatch, which: Bools) -> tuple[U64, Ints]:

@@ -25,7 +25,7 @@ from bothways.text.characters import (
     encoded,
 )
 from bothways.text.memory import keep_freed_memory
-from bothways.text.segmentation import Segmentation, beginnings
+from bothways.text.segmentation import Segmentation, beginnings, merging
 
 _SEPARATOR = "\n"  # between rows of the flat array; never part of one
 _PREFIX = " "  # codes[0]: where a new gap of one space points to
@@ -179,12 +179,14 @@ class TextBatch:
 
     def pieces(self, starts: Ints, stops: Ints, kinds: Bytes) -> tuple[Ints, Ints]:
         """Tokens as spans in the order of the text, gap, word, gap, word …, (2T,) each, with a space where what stood
-        between two words is gone."""
+        between two words is gone and they would become one."""
         word = kinds == LETTER
-        touching = word[1:] & word[:-1]
+        touching = word[1:] & (kinds[:-1] != END)
+        touching |= word[:-1]
         touching &= starts[1:, 0] == stops[1:, 0]
         at = np.flatnonzero(touching) + 1
         at = at[starts[at, 1] != stops[at - 1, 1]]  # neighbours by nature stay as they are
+        at = merging(self.codes, starts, stops, kinds, at)
         if at.size:
             starts, stops = starts.copy(), stops.copy()
             starts[at, 0], stops[at, 0] = 0, 1

@@ -20,10 +20,8 @@ JOINER, NUMBER_JOINER, MARK, ZWJ = 8 | PUNCTUATION, 16 | PUNCTUATION, 32, 64
 KIND = 7
 
 _APOSTROPHES = "'’"
+_JOINERS = _APOSTROPHES + "-‐‑_.&@·\u00ad"
 _NUMBER_JOINERS = ",:/"
-_WORD_JOINERS = "-‐‑_.&@·\u00ad"
-JOINERS = _WORD_JOINERS + _NUMBER_JOINERS
-"""What joins two words, or two numbers, to one; apostrophes do too, but their halves are no words."""
 _CJK = (
     (0x2E80, 0x2FDF),  # radicals
     (0x3005, 0x3007),
@@ -45,7 +43,7 @@ _CJK = (
 def _class_of(character: str) -> int:
     if character.isspace():
         return SPACE
-    if character in _APOSTROPHES + _WORD_JOINERS:
+    if character in _JOINERS:
         return JOINER
     if character in _NUMBER_JOINERS:
         return NUMBER_JOINER
