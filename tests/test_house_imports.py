@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "policy",
         "policy_file",
         "policy_apply",
+        "text_effects",
         "data",
         "tokenization",
         "batching",

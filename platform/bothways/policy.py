@@ -80,6 +80,11 @@ def check(side: InputSide, language: str) -> None:
             raise UserError(f"{transform.name} reads {', '.join(transform.languages)}, but the data is {language!r}")
 
 
+def augments(side: InputSide) -> bool:
+    """Whether training shows changed copies of rows beside, or instead of, the rows as they are."""
+    return bool(side.augment.n_aug and side.augment.policy)
+
+
 def _integers(views: pa.Table, name: str) -> npt.NDArray[np.int64]:
     return np.asarray(views.column(name).to_numpy(), dtype=np.int64)
 

@@ -13,16 +13,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from bothways import policy
 from bothways.config import Experiment, InputSide
-from bothways.input_side.lookup import word_hashes
-from bothways.seeding import keys
-from bothways.text import Segmentation, TextBatch
+from bothways.seeding import F64 as F64
+from bothways.text_effects import distinct, fidelity
 
-F64 = npt.NDArray[np.float64]
 Predict = Callable[[pa.Table], F64]
 """Rows with text and pair → probabilities (N, C), in the order of the label numbers."""
 
@@ -66,21 +63,10 @@ def judge(side: InputSide, experiment: Experiment, train: pa.Table, held_out: pa
     return Score(
         rows=count,
         loss=float(-np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean()),
-        fidelity=float((before.argmax(axis=1) == after.argmax(axis=1)).mean()),
+        fidelity=fidelity(before, after),
         distinct_1=distinct(texts, 1, side.segmentation),
         distinct_2=distinct(texts, 2, side.segmentation),
     )
-
-
-def distinct(texts: Sequence[str], n: int, segmentation: Segmentation = "character") -> float:
-    """Different n-grams of words, `n` 1 or 2, as a share of all of them; 0 where there are none."""
-    batch = TextBatch.from_texts(texts, None, segmentation)
-    words = np.flatnonzero(batch.is_word)
-    grams, rows = word_hashes(*batch.words(words)), batch.rows_of(words)
-    if n == 2:
-        together = np.flatnonzero(rows[1:] == rows[:-1])
-        grams = keys(grams[together], grams[together + 1]) if together.size else grams[:0]
-    return np.unique(grams).size / grams.size if grams.size else 0.0
 
 
 def together(scores: Sequence[Score]) -> Score:
@@ -109,11 +95,6 @@ def chosen(scores: Sequence[Score], count: int) -> list[int]:
 def input_part(point: Mapping[str, Any]) -> dict[str, Any]:
     """The knobs of a point that are on the input side."""
     return {path: value for path, value in point.items() if path.startswith("input.")}
-
-
-def changes(side: InputSide) -> bool:
-    """Whether an input side shows the model anything but its rows as they are."""
-    return bool(side.augment.n_aug and side.augment.policy)
 
 
 def table(points: Sequence[Mapping[str, Any]], scores: Sequence[Score], first: Sequence[int]) -> str:

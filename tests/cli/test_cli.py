@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from bothways import cli, yaml_io
-from bothways.cli import schema
+from bothways.cli import catalogue, schema
 from bothways.cli.tables import Format, show
 from bothways.registry import FAMILIES
 
@@ -192,6 +192,37 @@ def test_the_catalogue_names_every_member_with_its_knobs(capsys: pytest.CaptureF
     assert [m["name"] for m in json.loads(call(capsys, "list", "tasks", "--format", "json")[1])] == FAMILIES[
         "task"
     ].names()
+
+
+def test_the_reference_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    code, page, _ = call(capsys, "list", "--format", "md")
+    assert code == 0
+    kept = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert page == kept, "run: bothways list --format md > docs/methods.md"
+
+
+def test_the_reference_has_a_row_for_every_member_and_a_cell_for_all_it_is_to_say(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = call(capsys, "list", "--format", "md")[1]
+    named = re.findall(r"^\| ([a-z]\w*) \|", page, re.MULTILINE)
+    assert sorted(set(named) - {"name"}) == sorted(name for r in FAMILIES.values() for name in r.names())
+    (header,) = [line for line in page.splitlines() if line.startswith("| name |") and "rows/s" in line]
+    (row,) = [line for line in page.splitlines() if line.startswith("| random_deletion |")]
+    cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert cells["applies"] == "in training"
+    assert cells["neutral"] == "p=0.0"
+    assert cells["languages"] == "en zh"
+    assert re.fullmatch(r"en [\d,]+<br>zh [\d,]+", cells["rows/s"])
+    assert "search 0…0.3" in cells["knobs"]
+    assert call(capsys, "list", "objective", "--format", "md")[1].startswith("| name |")
+
+
+def test_what_a_transform_costs_is_known_of_registered_ones_only() -> None:
+    costs = yaml_io.read(catalogue.COSTS).data["transforms"]
+    assert len(costs) > 5
+    assert set(costs) <= set(FAMILIES["transform"].names())
+    assert all(set(rates) <= {"en", "zh"} and min(rates.values()) > 0 for rates in costs.values())
 
 
 def test_the_pages_say_when_their_port_is_taken(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -62,19 +59,3 @@ def context(language: str, texts: list[str]) -> InputContext:
 @pytest.fixture(scope="session")
 def row_keys(texts: list[str]) -> np.ndarray:
     return keys(3, "row", np.arange(len(texts), dtype=np.uint64))
-
-
-@pytest.fixture(scope="session")
-def real_texts() -> Callable[[], list[str]]:
-    """1,000 sentences of SST-2 and TREC; skips, saying why, where the shared benchmark data is not."""
-
-    def load() -> list[str]:
-        folder = Path(__file__).parents[3] / "shared" / "data"
-        files = [folder / name / "train.tsv" for name in ("sst2", "trec")]
-        if not all(file.exists() for file in files):
-            pytest.skip(f"the benchmark texts of {', '.join(f.parent.name for f in files)} are not beside the project")
-        return [
-            line.partition("\t")[2] for file in files for line in file.read_text(encoding="utf-8").splitlines()[:500]
-        ]
-
-    return load

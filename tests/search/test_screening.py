@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bothways import screening, spaces
+from bothways import policy, screening, spaces
 from bothways.config import InputSide
 from bothways.screening import Score
+from bothways.text_effects import distinct
 from tests import tiny
 
 
@@ -41,7 +42,7 @@ def test_plain_copies_change_nothing_and_halve_what_is_distinct() -> None:
     right = judge_words(rows)[np.arange(50), rows["label"].to_numpy()]
     assert plain.loss == pytest.approx(-np.log(right).mean())
     assert plain.fidelity == 1.0
-    assert plain.distinct_2 == pytest.approx(screening.distinct(rows["text"].to_pylist(), 2) / 2)
+    assert plain.distinct_2 == pytest.approx(distinct(rows["text"].to_pylist(), 2) / 2)
 
 
 def test_more_change_is_further_from_the_data_and_more_various() -> None:
@@ -52,10 +53,10 @@ def test_more_change_is_further_from_the_data_and_more_various() -> None:
 
 
 def test_distinct_counts_neighbours_within_a_row_only() -> None:
-    assert screening.distinct(["a b a b", "b a"], 1) == pytest.approx(2 / 6)
-    assert screening.distinct(["a b a b", "b a"], 2) == pytest.approx(2 / 4)  # ab ba ab | ba, and not b|b
-    assert screening.distinct(["好电影", "好电影"], 2) == pytest.approx(2 / 4)
-    assert screening.distinct(["alone"], 2) == 0.0
+    assert distinct(["a b a b", "b a"], 1) == pytest.approx(2 / 6)
+    assert distinct(["a b a b", "b a"], 2) == pytest.approx(2 / 4)  # ab ba ab | ba, and not b|b
+    assert distinct(["好电影", "好电影"], 2) == pytest.approx(2 / 4)
+    assert distinct(["alone"], 2) == 0.0
 
 
 def test_scores_of_several_models_are_weighed_by_their_rows() -> None:
@@ -91,8 +92,8 @@ def test_only_the_input_side_of_a_point_is_judged_and_only_where_it_changes_some
     space = spaces.load_space(tmp_path / "space.yaml")
     point = {"input.augment.n_aug": 1, "input.augment.policy.0.0.name": "random_swap"}
     assert screening.input_part({**point, "output.objectives.0.name": "rdrop"}) == point
-    assert screening.changes(spaces.apply(tiny.experiment(), point).input)
-    assert not screening.changes(spaces.apply(tiny.experiment(), space.first_points(tiny.experiment())[0]).input)
+    assert policy.augments(spaces.apply(tiny.experiment(), point).input)
+    assert not policy.augments(spaces.apply(tiny.experiment(), space.first_points(tiny.experiment())[0]).input)
 
 
 def test_the_table_puts_the_closest_first_and_marks_what_begins() -> None:

@@ -120,6 +120,18 @@ def test_two_words_never_become_one() -> None:
     assert dropping("😀😀x", 0) == "😀x"
 
 
+def test_two_numbers_or_words_never_become_one_around_a_mark() -> None:
+    assert dropping("是26号.12天了", 2, 5) == "是26 .12了"
+    assert dropping("适合1岁-2岁", 3) == "适合1 -2岁"
+    assert dropping("看到4个,5岁", 3) == "看到4 ,5岁"
+    assert dropping("4.第2天", 2) == "4. 2天"
+    assert dropping("很好看吧,a", 2, 3) == "很好,a"
+    assert dropping("ok吧,a", 1) == "ok,a"  # a comma joins numbers only
+    batch = TextBatch.from_texts(["4.用不惯vista"])
+    assert batch.swapped(np.array([2]), np.array([5])).texts() == ["4. vista不惯用"]
+    assert rebuilt(["1.2.3 a-b yes/no -x 4.用 3,000 我4.用"]) == ["1.2.3 a-b yes/no -x 4.用 3,000 我4.用"]
+
+
 def inserting(text: str, before: list[int], new: list[str]) -> str:
     batch = TextBatch.from_texts([text])
     codes, lengths = encoded("".join(new)), np.array([len(w) for w in new])

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import ray
 
-from bothways import screening, spaces
+from bothways import policy, screening, spaces
 from bothways.config import Experiment, InputSide, Run, Search
 from bothways.cross_validation import experiments
 from bothways.data import Dataset
@@ -70,7 +70,7 @@ def candidates(search: Search, space: spaces.Space, base: Experiment) -> list[di
     for _ in range(10 * search.screen):
         point = screening.input_part(spaces.suggest(study.ask(), space))
         side = spaces.apply(base, point).input
-        if screening.changes(side):
+        if policy.augments(side):
             found.setdefault(json.dumps(point, sort_keys=True), point)
         if len(found) == search.screen:
             break

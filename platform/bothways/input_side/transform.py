@@ -58,12 +58,12 @@ class InputContext:
 
     def rewritten(self, batch: TextBatch, texts: Sequence[str]) -> TextBatch:
         """The batch with whole texts replaced (for methods that work on strings); a blank result is refused, and
-        rows that stayed equal stay the originals."""
+        rows that stayed equal stay the originals. What a span of a rewritten text became, nobody knows."""
         before = batch.texts()
         after = [new if new.strip() else old for new, old in zip(texts, before, strict=True)]
         if after == before:
             return batch
-        return self.read(after, batch.keys)
+        return replace(self.read(after, batch.keys), earlier=batch)
 
 
 class Transform(Component):

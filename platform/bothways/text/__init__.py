@@ -29,6 +29,7 @@ from bothways.text.characters import (
     encoded,
     kinds_of,
 )
+from bothways.text.moving import moved
 from bothways.text.segmentation import Segmentation
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "decoded",
     "encoded",
     "kinds_of",
+    "moved",
     "ragged",
     "spans",
 ]

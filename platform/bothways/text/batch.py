@@ -25,7 +25,7 @@ from bothways.text.characters import (
     encoded,
 )
 from bothways.text.memory import keep_freed_memory
-from bothways.text.segmentation import Segmentation, beginnings
+from bothways.text.segmentation import Segmentation, beginnings, merging
 
 _SEPARATOR = "\n"  # between rows of the flat array; never part of one
 _PREFIX = " "  # codes[0]: where a new gap of one space points to
@@ -57,7 +57,8 @@ class TextBatch:
 
     `codes`: the code points spans point into; codes[0] is a space. `starts`, `stops`: int64 (T, 2), the spans of gap
     and word. `kinds`: uint8 (T,), odd for words. `protected`: bool (T,), tokens that no edit may take. `offsets`: int64
-    (R + 1,), where each row's tokens begin. `keys`: uint64 (R,), the rows' randomness. `changed`: bool (R,).
+    (R + 1,), where each row's tokens begin. `keys`: uint64 (R,), the rows' randomness. `changed`: bool (R,). `earlier`:
+    the batch whose texts were rewritten as whole strings to make this one's originals; None where nothing was.
     """
 
     originals: Sequence[str]
@@ -69,6 +70,7 @@ class TextBatch:
     protected: Bools
     offsets: Ints
     changed: Bools
+    earlier: TextBatch | None = None
 
     @classmethod
     def from_texts(
@@ -167,22 +169,29 @@ class TextBatch:
         return result
 
     def _together(self, starts: Ints, stops: Ints, kinds: Bytes, offsets: Ints) -> list[str]:
-        """The texts of rows of tokens, with a space where what stood between two words is gone."""
-        word = kinds == LETTER
-        touching = word[1:] & word[:-1]
-        touching &= starts[1:, 0] == stops[1:, 0]
-        at = np.flatnonzero(touching) + 1
-        at = at[starts[at, 1] != stops[at - 1, 1]]  # neighbours by nature stay as they are
-        if at.size:
-            starts, stops = starts.copy(), stops.copy()
-            starts[at, 0], stops[at, 0] = 0, 1
-        starts, stops = starts.reshape(-1), stops.reshape(-1)
+        """The texts of rows of tokens."""
+        starts, stops = self.pieces(starts, stops, kinds)
         seams = np.flatnonzero(starts[1:] != stops[:-1]) + 1  # elsewhere one span goes on with the next
         run_starts, run_stops = starts[np.append(0, seams)], stops[np.append(seams, stops.size) - 1]
         text = decoded(np.take(self.codes, spans(run_starts, run_stops)))
         lengths = np.add.reduceat(stops - starts, 2 * offsets[:-1])
         bounds = np.append(0, np.cumsum(lengths)).tolist()
         return [text[a:b] for a, b in pairwise(bounds)]
+
+    def pieces(self, starts: Ints, stops: Ints, kinds: Bytes) -> tuple[Ints, Ints]:
+        """Tokens as spans in the order of the text, gap, word, gap, word …, (2T,) each, with a space where what stood
+        between two words is gone and they would become one."""
+        word = kinds == LETTER
+        touching = word[1:] & (kinds[:-1] != END)
+        touching |= word[:-1]
+        touching &= starts[1:, 0] == stops[1:, 0]
+        at = np.flatnonzero(touching) + 1
+        at = at[starts[at, 1] != stops[at - 1, 1]]  # neighbours by nature stay as they are
+        at = merging(self.codes, starts, stops, kinds, at)
+        if at.size:
+            starts, stops = starts.copy(), stops.copy()
+            starts[at, 0], stops[at, 0] = 0, 1
+        return starts.reshape(-1), stops.reshape(-1)
 
     def _with(self, **changes: Any) -> TextBatch:
         return replace(self, **changes)

@@ -11,10 +11,12 @@ from bothways.errors import UserError
 from bothways.text.characters import (
     END,
     IDEOGRAPH,
+    JOINER,
     KIND,
     LETTER,
     MARK,
     NUMBER_JOINER,
+    PUNCTUATION,
     SPACE,
     SYMBOL,
     ZWJ,
@@ -22,6 +24,7 @@ from bothways.text.characters import (
     Bytes,
     Codes,
     Ints,
+    classes_of,
 )
 
 Segmentation = Literal["character", "word"]
@@ -71,6 +74,28 @@ def _join(classes: Bytes, codes: Codes) -> None:
     joined = inner | (opens & (far[0] | far[1]))  # the second: clitics, an apostrophe and at most two letters
     np.bitwise_and(classes, KIND, out=classes)
     classes[at[joined]] = LETTER
+
+
+def merging(codes: Codes, starts: Ints, stops: Ints, kinds: Bytes, at: Ints) -> Ints:
+    """Of the tokens `at`, which have come to stand right behind another one: those that would be read as one word with
+    it, or would make one word of their neighbours (26号.12天 without 号 and 天 is no 26.12)."""
+    here, before = kinds[at], kinds[at - 1]
+    merged = (here == LETTER) & (before == LETTER)
+    for mark, kind in ((at - 1, before), (at, here)):
+        some = np.flatnonzero(kind == PUNCTUATION)
+        if some.size:
+            merged[some] |= _joins(codes, starts, stops, kinds, mark[some])
+    return at[merged]
+
+
+def _joins(codes: Codes, starts: Ints, stops: Ints, kinds: Bytes, mark: Ints) -> Bools:
+    """Whether these tokens are marks that make one word of the two beside them."""
+    before, behind = mark - 1, np.minimum(mark + 1, kinds.size - 1)
+    between = (kinds[before] == LETTER) & (kinds[behind] == LETTER) & (stops[mark, 1] - starts[mark, 1] == 1)
+    between &= (starts[mark, 0] == stops[mark, 0]) & (starts[behind, 0] == stops[behind, 0])
+    joiner = classes_of(codes[starts[mark, 1]])
+    numeric = _is_digit(codes[stops[before, 1] - 1]) & _is_digit(codes[starts[behind, 1]])
+    return np.asarray(between & ((joiner == JOINER) | ((joiner == NUMBER_JOINER) & numeric)))
 
 
 def _is_digit(codes: npt.NDArray[Any]) -> Bools:
