@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bothways.assets.archives import extract
-from bothways.assets.manifest import ASSETS, Distribution, Package
+from bothways.assets.manifest import ASSETS
+from bothways.assets.pins import Distribution, Package
 from bothways.errors import UserError
 from tests.assets import packing
 

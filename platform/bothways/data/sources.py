@@ -35,7 +35,7 @@ def _asset(source: str, columns: Columns) -> dict[str, Iterator[Record]]:
     rows = item.read(resolve(source))
     return {
         split: ((number, [text, label]) for number, (text, label) in enumerate(rows[split], 1))
-        for split in ("train", "test")
+        for split in ("train", "selection", "test")
         if split in rows
     }
 

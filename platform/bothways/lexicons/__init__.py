@@ -1,6 +1,7 @@
-"""Word lists with candidates for substitution: WordNet and a Chinese thesaurus, built once, memory-mapped."""
+"""Word lists with candidates for substitution, and word vectors: built once, memory-mapped."""
 
 from bothways.lexicons.table import SynonymTable
 from bothways.lexicons.tables import Glyphs, glyphs_zh, synonyms
+from bothways.lexicons.vectors import WordVectors, vectors
 
-__all__ = ["Glyphs", "SynonymTable", "glyphs_zh", "synonyms"]
+__all__ = ["Glyphs", "SynonymTable", "WordVectors", "glyphs_zh", "synonyms", "vectors"]
