@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
 from bothways.errors import UserError
 from bothways.tokenization import Vocabulary, encoder, tokenizer, used
 from bothways.tokenization.vocabulary import pruned
-from tests import tiny
 
 TRAINED_ON = [
     "the film was good and the actors were better than the story",
@@ -113,19 +114,24 @@ def test_the_same_texts_give_the_same_vocabulary_in_any_order_and_whatever_trunc
     assert hash(used(whole, [turned])) == hash(vocabulary)
 
 
-def test_a_tokenizer_of_merges_is_refused_with_the_way_out() -> None:
-    with pytest.raises(UserError, match=r"this model has BPE: use whole$"):
-        used(Tokenizer(models.BPE()), [CORPUS])
+@pytest.mark.parametrize("model", [models.BPE(), models.WordLevel({"[UNK]": 0}, unk_token="[UNK]")])
+def test_a_tokenizer_without_shorter_pieces_to_fall_back_on_is_refused_with_the_way_out(model: models.Model) -> None:
+    with pytest.raises(UserError, match=r"this model has (BPE|WordLevel): use whole$"):
+        used(Tokenizer(model), [CORPUS])
 
 
-def test_the_encoder_of_a_directory_keeps_what_it_is_told_to() -> None:
-    path = tiny.model_dir()
-    texts = tiny.dataset().train["text"]
-    vocabulary = used(tokenizer(path).backend_tokenizer, [texts])
-    small = tokenizer(path, vocabulary)
-    assert len(small) == vocabulary.ids.size < len(tokenizer(path)) - len(tiny.UNSEEN) + 1
-    assert small.model_input_names == tokenizer(path).model_input_names
-    assert vocabulary.ids[small.pad_token_id] == tokenizer(path).pad_token_id
-    before, after = encoder(path)(24, texts), encoder(path, vocabulary)(24, texts)
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
+def test_the_encoder_of_a_directory_keeps_what_it_is_told_to(kind: str, tmp_path: Path) -> None:
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True))
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    whole, _, vocabulary = made(kind)
+    PreTrainedTokenizerFast(tokenizer_object=whole, model_input_names=inputs, **names).save_pretrained(tmp_path)
+    small = tokenizer(str(tmp_path), vocabulary)
+    assert len(small) == vocabulary.ids.size
+    assert (small.model_input_names, small.pad_token, small.unk_token) == (inputs, "[PAD]", "[UNK]")
+    assert vocabulary.ids[small.pad_token_id] == tokenizer(str(tmp_path)).pad_token_id
+    columns = (CORPUS, CORPUS)
+    before, after = encoder(str(tmp_path))(24, *columns), encoder(str(tmp_path), vocabulary)(24, *columns)
     assert vocabulary.ids[after.ids.flatten().to_numpy()].tolist() == before.ids.flatten().to_pylist()
-    assert encoder(path, vocabulary).by_pieces == encoder(path).by_pieces
+    assert after.types == before.types
+    assert encoder(str(tmp_path), vocabulary).by_pieces == encoder(str(tmp_path)).by_pieces == (kind == "wordpiece")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 import unicodedata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def _vocabulary(reader: _Reader) -> tuple[list[tuple[str, float]], dict[str, int
     offsets = reader.array("<u4", count + 1).tolist()
     scores = reader.array("<f4", count).tolist()
     text = reader.take(size)
-    pieces = [text[a:b].decode() for a, b in zip(offsets, offsets[1:], strict=False)]
+    pieces = [text[a:b].decode() for a, b in pairwise(offsets)]
     specials = {"cls_token": bos, "sep_token": eos, "pad_token": pad, "unk_token": unk, "mask_token": count - 1}
     return list(zip(pieces, scores, strict=True)), specials
 

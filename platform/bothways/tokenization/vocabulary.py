@@ -2,10 +2,9 @@
 
 A multilingual encoder is mostly vocabulary: four fifths of multilingual-e5-small are rows for pieces that a corpus in
 one language never has (Abdaoui et al. 2020). Kept are the pieces that the corpus is read as, every special token, and
-every single character (and each piece that has no such spelling), so that no text turns into unknown tokens that was none
-before. What was read as kept pieces is
-read so still: a longest match (WordPiece) or a best path (Unigram) stays one when others are gone. Other text is read
-as shorter pieces.
+every single character (and each piece that has no such spelling), so that nothing becomes an unknown token that was
+none before. What was read as kept pieces is read so still: a longest match (WordPiece) or a best path (Unigram) stays
+one when others are gone. Other text is read as shorter pieces.
 """
 
 from __future__ import annotations
@@ -85,10 +84,10 @@ def _pieces(model: Mapping[str, Any]) -> Iterable[tuple[str, int]]:
     match model["type"]:
         case "Unigram":
             return ((piece, number) for number, (piece, _) in enumerate(model["vocab"]))
-        case "WordPiece" | "WordLevel":
+        case "WordPiece":
             return model["vocab"].items()
     raise UserError(
-        f"model.vocabulary: corpus is for WordPiece and Unigram tokenizers, and this model has {model['type']}: use whole"
+        f"model.vocabulary: corpus is for WordPiece and Unigram tokenizers, this model has {model['type']}: use whole"
     )
 
 
@@ -126,7 +125,7 @@ def pruned(backend: Tokenizer, vocabulary: Vocabulary) -> Tokenizer:
 
 
 def _renumber(part: Mapping[str, Any] | None, vocabulary: Vocabulary) -> None:
-    """The ids in a post-processor: of a template, of BERT's and RoBERTa's pairs of tokens, or of a sequence of these."""
+    """The ids in a post-processor: a template, BERT's or RoBERTa's two special tokens, or a sequence of these."""
     if part is None:
         return
     for inner in part.get("processors", ()):
