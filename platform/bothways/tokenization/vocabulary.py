@@ -85,7 +85,7 @@ def _pieces(model: Mapping[str, Any]) -> Iterable[tuple[str, int]]:
         case "Unigram":
             return ((piece, number) for number, (piece, _) in enumerate(model["vocab"]))
         case "WordPiece":
-            return model["vocab"].items()
+            return dict(model["vocab"]).items()
     raise UserError(
         f"model.vocabulary: corpus is for WordPiece and Unigram tokenizers, this model has {model['type']}: use whole"
     )
