@@ -102,6 +102,8 @@ def load(
     except (OSError, ValueError) as error:
         raise UserError(f"model {source}: {one_line(error)}") from error
     if vocabulary is not None:
+        if vocabulary.ids[-1] >= module.config.vocab_size:
+            raise UserError(f"model {source}: its tokenizer has ids that the model has no embedding for")
         _prune(module, vocabulary)
     new = {*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])}
     module.to(device)
@@ -259,17 +261,26 @@ def load_saved(directory: Path, device: torch.device | str = "cpu") -> tuple[Bun
     model = about.experiment.model
     if about.base is None:
         return load(str(directory), about.labels, device), about
-    try:
-        stored = safetensors.torch.load_file(directory / _WEIGHTS)
-        kept = Vocabulary.of(stored[_VOCABULARY].tolist()) if _VOCABULARY in stored else None
-        bundle = load(model.source, about.labels, device, kept)
-        if digest(bundle.base) != about.base["sha256"]:
-            raise UserError(f"{directory} was trained from other weights than {model.source} has now")
-        reset(bundle, labels=about.labels, dropout=model.dropout, seed=about.experiment.seed)
-        restore(bundle, stored)
-    except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
-        raise UserError(f"{directory / _WEIGHTS} cannot be read: {one_line(error)}") from error
+    kept = None
+    if model.vocabulary == "corpus":
+        with _readable(directory / _WEIGHTS) as file, safetensors.safe_open(file, "pt") as stored:
+            kept = Vocabulary.of(stored.get_tensor(_VOCABULARY).tolist())
+    bundle = load(model.source, about.labels, device, kept)
+    if digest(bundle.base) != about.base["sha256"]:
+        raise UserError(f"{directory} was trained from other weights than {model.source} has now")
+    reset(bundle, labels=about.labels, dropout=model.dropout, seed=about.experiment.seed)
+    with _readable(directory / _WEIGHTS) as file:
+        restore(bundle, safetensors.torch.load_file(file))
     return bundle, about
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[Path]:
+    """Whatever a damaged file makes its reader raise is a `UserError` that names the file."""
+    try:
+        yield file
+    except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        raise UserError(f"{file} cannot be read: {one_line(error)}") from error
 
 
 def export(source: Path, target: Path) -> None:

@@ -23,6 +23,7 @@ from transformers import (
 
 from bothways import data, models
 from bothways.config import Fold
+from bothways.errors import UserError
 from bothways.predict import Predictor
 from bothways.tokenization import Vocabulary, tokenizer
 from bothways.trial import Trial, Workspace
@@ -144,3 +145,15 @@ def test_folds_share_one_model(source: str, tmp_path: Path) -> None:
         for n in range(3)
     }
     assert len(bundles) == 1
+
+
+def test_a_saved_model_without_its_vocabulary_is_refused(source: str, tmp_path: Path) -> None:
+    done = trial(source, "corpus", tmp_path / "trial")
+    numbers(done)
+    saved = done.save()
+    file = saved / "weights.safetensors"
+    stored = safetensors.torch.load_file(file)
+    del stored["vocabulary"]
+    safetensors.torch.save_file(stored, file)
+    with pytest.raises(UserError, match=r"weights\.safetensors cannot be read: .*vocabulary"):
+        Predictor(saved)
