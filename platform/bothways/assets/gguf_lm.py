@@ -12,8 +12,9 @@ QUANTISED = "model.gguf"
 
 def causal_lm(folder: Path) -> None:
     """Writes the weights dequantised to fp32, as safetensors, with config and tokenizer, and removes the GGUF file."""
-    with needs("gguf"):
-        import gguf  # noqa: F401 - transformers imports it
+    with needs("gguf and accelerate"):  # transformers imports them
+        import accelerate  # noqa: F401
+        import gguf  # noqa: F401
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
