@@ -33,7 +33,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(if $(filter system,$(TORCH)),--system-site-packages) $(VENV)
 	$(if $(filter system,$(TORCH)),grep -v '^torch==',cat) constraints.txt > $(VENV)/constraints.txt
 	@echo "installing what $(VENV) needs: about 2 GB, some minutes"
-	$(BIN)/python -m pip install -qq --constraint $(VENV)/constraints.txt --editable '.[zh,dev]'
+	$(BIN)/python -m pip install -qq --constraint $(VENV)/constraints.txt --editable '.[zh,assets,dev]'
 	@touch $@
 
 tune: $(VENV)/.installed ## search both sides jointly: PIPELINE=pipelines/sentiment.yaml ARGS="key=value …"

@@ -19,7 +19,7 @@ from bothways.config import Augment, InputSide, Language
 from bothways.contracts import Batch
 from bothways.errors import UserError
 from bothways.seeding import F64
-from bothways.tokenization import encoder
+from bothways.tokenization import Vocabulary, encoder
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -139,7 +139,8 @@ def plan(lengths: I64, augment: Augment, *, batch_size: int, steps: int, seed: i
 
 @dataclass(frozen=True, kw_only=True)
 class Encode:
-    """`contracts.Encode`: views to token ids, through the input side. Picklable; the tokenizer travels as its path.
+    """`contracts.Encode`: views to token ids, through the input side. Picklable; the tokenizer travels as its path and
+    the `vocabulary` that is kept of it (None: all).
 
     `side` None leaves the text as it is. `paired`: `pair` is read as the second segment.
     """
@@ -147,6 +148,7 @@ class Encode:
     tokenizer_path: str
     max_length: int
     paired: bool
+    vocabulary: Vocabulary | None = None
     side: InputSide | None = None
     language: Language = "en"
     seed: int = 0
@@ -160,7 +162,7 @@ class Encode:
                 views, side=self.side, language=self.language, seed=self.seed, statistics=self.statistics
             )
         texts = [read[name] for name in (("text", "pair") if self.paired else ("text",))]
-        encoded = encoder(self.tokenizer_path)(self.max_length, *texts)
+        encoded = encoder(self.tokenizer_path, self.vocabulary)(self.max_length, *texts)
         columns = {"input_ids": encoded.ids}
         if encoded.types is not None:
             columns["token_type_ids"] = encoded.types

@@ -182,10 +182,15 @@ class Data(Config):
 
 
 class Model(Config):
-    """`source`: `asset:NAME`, `hf:org/name@revision` or a directory. `max_length` in tokens. `dropout`: override."""
+    """`source`: `asset:NAME`, `hf:org/name@revision` or a directory. `max_length` in tokens. `dropout`: override.
+
+    `vocabulary`: `corpus` leaves out what the texts never use of it (all but the test rows, and unlabelled text), for
+    models of many languages, which are mostly vocabulary.
+    """
 
     source: str = "asset:minilm-l6"
     max_length: Annotated[int, Field(ge=4, le=8192)] = 64
+    vocabulary: Literal["whole", "corpus"] = "whole"
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
 
 

@@ -27,21 +27,26 @@ from bothways import assets, config, seeding
 from bothways.checkpoints import atomic_directory, need_space, size_of
 from bothways.errors import UserError, one_line
 from bothways.fast_encoder import quicken
-from bothways.tokenization import tokenizer
+from bothways.tokenization import Vocabulary, tokenizer
 
 FORMAT = 1
 _WEIGHTS = "weights.safetensors"
 _ABOUT = "model.json"
+_VOCABULARY = "vocabulary"  # among the weights: the ids of the base that are kept, if not all are
 
 Weights = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A model in memory. `base`: its pretrained weights by name, on the CPU; parameters not in it are the new head."""
+    """A model in memory. `base`: its pretrained weights by name, on the CPU; parameters not in it are the new head.
+
+    `vocabulary`: what is kept of it; None for all.
+    """
 
     module: Any
     path: str
+    vocabulary: Vocabulary | None = None
     base: Weights
     dropouts: Mapping[str, float] = field(repr=False)
     dropout_settings: Mapping[str, Any] = field(repr=False)
@@ -49,7 +54,7 @@ class Bundle:
     @property
     def pad_id(self) -> int:
         """The token id that fills up short rows."""
-        return int(tokenizer(self.path).pad_token_id or 0)
+        return int(tokenizer(self.path, self.vocabulary).pad_token_id or 0)
 
 
 class About(BaseModel):
@@ -76,10 +81,12 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def load(source: str, labels: tuple[str, ...], device: torch.device | str = "cpu") -> Bundle:
+def load(
+    source: str, labels: tuple[str, ...], device: torch.device | str = "cpu", vocabulary: Vocabulary | None = None
+) -> Bundle:
     """The pretrained model of `source` with a head for `labels`, fp32. The head's weights are not set: see `reset`.
 
-    Raises `UserError` when the source holds no such model.
+    `vocabulary`: what to keep of it (None: all). Raises `UserError` when the source holds no such model.
     """
     path = str(assets.resolve(source))
     try:
@@ -94,12 +101,17 @@ def load(source: str, labels: tuple[str, ...], device: torch.device | str = "cpu
             )
     except (OSError, ValueError) as error:
         raise UserError(f"model {source}: {one_line(error)}") from error
+    if vocabulary is not None:
+        if vocabulary.ids[-1] >= module.config.vocab_size:
+            raise UserError(f"model {source}: its tokenizer has ids that the model has no embedding for")
+        _prune(module, vocabulary)
     new = {*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])}
     module.to(device)
     quicken(module)
     return Bundle(
         module=module,
         path=path,
+        vocabulary=vocabulary,
         base={name: value.to("cpu", copy=True) for name, value in module.state_dict().items() if name not in new},
         dropouts={name: part.p for name, part in module.named_modules() if isinstance(part, nn.Dropout)},
         dropout_settings={
@@ -108,6 +120,19 @@ def load(source: str, labels: tuple[str, ...], device: torch.device | str = "cpu
             if "dropout" in key and (value is None or isinstance(value, float))
         },
     )
+
+
+def _prune(module: Any, vocabulary: Vocabulary) -> None:
+    """Keep the rows of the input embedding that `vocabulary` names, under their new ids, in place."""
+    embedding = module.get_input_embeddings()
+    kept = set(vocabulary.ids.tolist())
+    for key, old in module.config.to_dict().items():
+        if key.endswith("_token_id") and isinstance(old, int):
+            setattr(module.config, key, vocabulary.new(old) if old in kept else None)
+    embedding.weight = nn.Parameter(embedding.weight.detach()[torch.from_numpy(vocabulary.ids.astype("int64"))])
+    embedding.num_embeddings = module.config.vocab_size = len(kept)
+    padding = embedding.padding_idx
+    embedding.padding_idx = vocabulary.new(padding) if padding in kept else None
 
 
 def reset(bundle: Bundle, *, labels: tuple[str, ...], dropout: float | None, seed: int) -> None:
@@ -153,6 +178,8 @@ def compact(bundle: Bundle) -> dict[str, Tensor]:
     A restored weight is off by at most 2^-11 of its difference to the base, or 3e-8 where that is larger.
     """
     stored: dict[str, Tensor] = {}
+    if bundle.vocabulary is not None:
+        stored[_VOCABULARY] = torch.from_numpy(bundle.vocabulary.ids.copy())
     for name, tensor in bundle.module.state_dict().items():
         value = tensor.detach().cpu()
         base = bundle.base.get(name)
@@ -232,16 +259,28 @@ def load_saved(directory: Path, device: torch.device | str = "cpu") -> tuple[Bun
     """
     about = read_about(directory)
     model = about.experiment.model
-    bundle = load(model.source if about.base else str(directory), about.labels, device)
-    if about.base:
-        if digest(bundle.base) != about.base["sha256"]:
-            raise UserError(f"{directory} was trained from other weights than {model.source} has now")
-        reset(bundle, labels=about.labels, dropout=model.dropout, seed=about.experiment.seed)
-        try:
-            restore(bundle, safetensors.torch.load_file(directory / _WEIGHTS))
-        except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
-            raise UserError(f"{directory / _WEIGHTS} cannot be read: {one_line(error)}") from error
+    if about.base is None:
+        return load(str(directory), about.labels, device), about
+    kept = None
+    if model.vocabulary == "corpus":
+        with _readable(directory / _WEIGHTS) as file, safetensors.safe_open(file, "pt") as stored:
+            kept = Vocabulary.of(stored.get_tensor(_VOCABULARY).tolist())
+    bundle = load(model.source, about.labels, device, kept)
+    if digest(bundle.base) != about.base["sha256"]:
+        raise UserError(f"{directory} was trained from other weights than {model.source} has now")
+    reset(bundle, labels=about.labels, dropout=model.dropout, seed=about.experiment.seed)
+    with _readable(directory / _WEIGHTS) as file:
+        restore(bundle, safetensors.torch.load_file(file))
     return bundle, about
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[Path]:
+    """Whatever a damaged file makes its reader raise is a `UserError` that names the file."""
+    try:
+        yield file
+    except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        raise UserError(f"{file} cannot be read: {one_line(error)}") from error
 
 
 def export(source: Path, target: Path) -> None:
@@ -249,6 +288,6 @@ def export(source: Path, target: Path) -> None:
     bundle, about = load_saved(source)
     with atomic_directory(target) as aside, _quiet():
         bundle.module.save_pretrained(aside)
-        tokenizer(bundle.path).save_pretrained(aside)
+        tokenizer(bundle.path, bundle.vocabulary).save_pretrained(aside)
         plain = _plain(about.model_copy(update={"base": None}))
         (aside / _ABOUT).write_text(json.dumps(plain, indent=1, ensure_ascii=False), "utf-8")

@@ -42,6 +42,7 @@ class Predictor:
             tokenizer_path=self._bundle.path,
             max_length=experiment.model.max_length,
             paired=self.paired,
+            vocabulary=self._bundle.vocabulary,
             side=batching.evaluation_side(experiment.input),
             language=experiment.data.language,
             seed=experiment.seed,

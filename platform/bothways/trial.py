@@ -21,7 +21,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from bothways import batching, checkpoints, models, policy, seeding, text_effects, training
+from bothways import (
+    assets,
+    batching,
+    checkpoints,
+    models,
+    policy,
+    seeding,
+    text_effects,
+    tokenization,
+    training,
+)
 from bothways.config import Experiment, InputSide
 from bothways.contracts import Batch, Collective, Execute
 from bothways.errors import UserError
@@ -81,9 +91,12 @@ class Workspace:
         kept: T = self._kept[key]
         return kept
 
-    def model(self, source: str, labels: tuple[str, ...]) -> models.Bundle:
+    def model(
+        self, source: str, labels: tuple[str, ...], vocabulary: tokenization.Vocabulary | None = None
+    ) -> models.Bundle:
         """The model of `source`, loaded once. Its weights are whatever the last trial left: see `models.reset`."""
-        return self.remember(("model", source, len(labels)), lambda: models.load(source, labels, self.device))
+        key = ("model", source, len(labels), vocabulary)
+        return self.remember(key, lambda: models.load(source, labels, self.device, vocabulary))
 
 
 class Trial:
@@ -126,11 +139,24 @@ class Trial:
         np.random.seed(seed % 2**32)  # for libraries that draw from it: we never do
         torch.manual_seed(seed)
         model = experiment.model
-        self._bundle = workspace.model(model.source, dataset.labels)
+        self._bundle = workspace.model(model.source, dataset.labels, self._vocabulary())
         models.reset(self._bundle, labels=dataset.labels, dropout=model.dropout, seed=experiment.seed)
         if experiment.optim.precision == "bf16" and workspace.bf16_is_emulated:
             self.notes.append("this CPU has no bf16 arithmetic: precision bf16 is many times slower here than fp32")
         self._state = self._resume()
+
+    def _vocabulary(self) -> tokenization.Vocabulary | None:
+        """What is kept of the model's vocabulary; None for all of it. The same for every fold of the data."""
+        source, dataset = self.experiment.model.source, self._dataset
+        if self.experiment.model.vocabulary == "whole":
+            return None
+
+        def make() -> tokenization.Vocabulary:
+            tables = (dataset.train, dataset.selection, dataset.unlabelled)
+            columns = [table[name] for table in tables for name in ("text", "pair")]
+            return tokenization.used(tokenization.tokenizer(str(assets.resolve(source))).backend_tokenizer, columns)
+
+        return self._workspace.remember(("vocabulary", dataset.digest, source), make)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -218,6 +244,7 @@ class Trial:
             tokenizer_path=self._bundle.path,
             max_length=experiment.model.max_length,
             paired=self._paired,
+            vocabulary=self._bundle.vocabulary,
             side=side,
             language=experiment.data.language,
             seed=experiment.seed,
@@ -227,7 +254,7 @@ class Trial:
     def _lengths(self) -> batching.I64:
         """Tokens of every training row's original, as it stands in the data: the same for every input side."""
         model = self.experiment.model
-        key = ("lengths", self._dataset.digest, model.source, model.max_length)
+        key = ("lengths", self._dataset.digest, model.source, model.vocabulary, model.max_length)
         views = batching.evaluation_views(self._dataset.train)
         return self._workspace.remember(key, lambda: batching.lengths(self._encode(None)(views)))
 
@@ -250,7 +277,8 @@ class Trial:
             batches = [batching.collate(rows, self._bundle.pad_id).to(self._workspace.device) for rows in tables]
             return batches, mine[order]
 
-        key = (split, self._dataset.digest, experiment.model.source, experiment.model.max_length, rank, world)
+        model = experiment.model
+        key = (split, self._dataset.digest, model.source, model.vocabulary, model.max_length, rank, world)
         changed = json.dumps([experiment.seed, side.model_dump(mode="json")]) if side else ""
         return self._workspace.remember((*key, changed), make)
 

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from bothways.assets.manifest import Distribution, Package
+from bothways.assets.pins import Distribution, Package
 
 
 def wheel(path: Path, members: Mapping[str, bytes], name: str = "sample", version: str = "1.0") -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import tarfile
 from collections.abc import Callable, Mapping
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bothways.assets.archives import extract
-from bothways.assets.manifest import ASSETS, Distribution, Package
+from bothways.assets.manifest import ASSETS
+from bothways.assets.pins import Distribution, Package
 from bothways.errors import UserError
 from tests.assets import packing
 
@@ -50,6 +52,25 @@ def test_members_that_point_outside_are_never_written(kind: Distribution, tmp_pa
     assert (inside / "out" / "a.txt").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_folder_is_taken_with_all_that_is_in_it(kind: Distribution, tmp_path: Path) -> None:
+    inside = tmp_path / "x"
+    inside.mkdir()
+    members = {"data/a/1.txt": CONTENT, "data/a/deep/2.txt": b"2", "data/ab/3.txt": b"no"}
+    file = MAKERS[kind](inside / "package", {**members, "data/a/../../../evil.txt": b"evil"})
+    extract(file, packing.pinned(file, kind, {"data/a/": "kept/"}), inside / "out")
+    found = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.rglob("*.txt")}
+    assert found == {"x/out/kept/1.txt": CONTENT, "x/out/kept/deep/2.txt": b"2"}
+    with pytest.raises(UserError, match=r"lacks data/b/$"):
+        extract(file, packing.pinned(file, kind, {"data/a/": "kept/", "data/b/": "b/"}), inside / "other")
+
+
+def test_a_folder_in_a_zip_is_no_file(tmp_path: Path) -> None:
+    file = packing.wheel(tmp_path / "package", {"a/": b"", "a/b/": b"", "a/b/c.txt": CONTENT})
+    extract(file, packing.pinned(file, "wheel", {"a/": "out/"}), tmp_path)
+    assert (tmp_path / "out" / "b" / "c.txt").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("linktype", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 def test_a_link_under_a_wanted_name_is_not_followed(linktype: bytes, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
@@ -68,6 +89,18 @@ def test_a_link_under_a_wanted_name_is_not_followed(linktype: bytes, tmp_path: P
 def test_the_manifest_itself_cannot_write_outside_the_asset(target: str) -> None:
     with pytest.raises(ValueError, match="leave the asset's folder"):
         Package(kind="wheel", name="p", version="1", sha256="0" * 64, size=1, members={"a": target})
+
+
+@pytest.mark.parametrize(("member", "target"), [("a/", "b"), ("a", "b/")])
+def test_a_folder_becomes_a_folder_and_a_file_a_file(member: str, target: str) -> None:
+    with pytest.raises(ValueError, match="not both folders"):
+        Package(kind="wheel", name="p", version="1", sha256="0" * 64, size=1, members={member: target})
+
+
+def test_another_layout_is_another_folder() -> None:
+    wordnet = ASSETS["wordnet"]
+    assert dataclasses.replace(wordnet, layout=1).folder == wordnet.folder
+    assert dataclasses.replace(wordnet, layout=2).folder != wordnet.folder
 
 
 def test_a_file_that_is_no_debian_package_is_refused(tmp_path: Path) -> None:

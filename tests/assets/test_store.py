@@ -17,7 +17,8 @@ import pytest
 from bothways import assets
 from bothways.assets import packages
 from bothways.assets.files import build_once
-from bothways.assets.manifest import ASSETS, Asset, Distribution
+from bothways.assets.manifest import ASSETS
+from bothways.assets.pins import Asset, Distribution
 from bothways.errors import UserError
 from tests.assets import packing
 

@@ -11,6 +11,7 @@ import pytest
 from bothways.config import Data, Splits
 from bothways.data import load, sources
 from bothways.data.checking import check
+from bothways.data.dataset import _digest
 from bothways.data.reading import Columns
 from tests.data.writing import labelled
 
@@ -24,6 +25,43 @@ def test_rotten_tomatoes_is_divided_after_its_56_repetitions_are_gone() -> None:
     assert any("of 12,752 rows; 11,052 unused" in note for note in dataset.notes)
     # 7,403 of 12,808 reviews are fresh: 578 of 1,000.
     assert abs(dataset.test["label"].to_pylist().count(0) - 578) <= 1
+
+
+def test_text_without_a_label_is_what_no_split_uses_and_what_the_source_has() -> None:
+    dataset = load(Data(source="asset:rotten_tomatoes", splits=Splits(train=300, selection=400, test=1000)))
+    texts = dataset.unlabelled["text"].to_pylist()
+    assert len(texts) == 11_052 + 1_097 - 14  # plots that are empty
+    used = {text for split in ("train", "selection", "test") for text in getattr(dataset, split)["text"].to_pylist()}
+    assert not used & set(texts)
+    assert dataset.unlabelled["pair"].null_count == len(texts)
+
+
+def test_a_test_text_is_never_among_the_unlabelled(tmp_path: Path) -> None:
+    rows = [{"text": f"t{i}", "pair": pair, "label": i % 2} for i in range(40) for pair in ("one", "another")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    data = Data(source=str(tmp_path / "a.parquet"), pair="pair", splits=Splits(train=10, selection=4, test=20))
+    dataset = load(data)
+    left = _pairs(dataset.unlabelled)
+    tested = set(dataset.test["text"].to_pylist())
+    drawn = [row for split in (dataset.train, dataset.selection, dataset.test) for row in _pairs(split)]
+    everything = [(row["text"], row["pair"]) for row in rows]
+    assert left == sorted(row for row in set(everything) - set(drawn) if row[0] not in tested)
+    assert len(left) > 10
+    none_left = load(data.model_copy(update={"splits": Splits(train=10, selection=4, test=66)}))
+    assert none_left.unlabelled.num_rows == 0 and none_left.unlabelled.schema == dataset.unlabelled.schema
+
+
+def _pairs(rows: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(rows["text"].to_pylist(), rows["pair"].to_pylist(), strict=True))
+
+
+def test_unlabelled_text_is_part_of_what_a_dataset_is() -> None:
+    dataset = load(Data(source="asset:reuters_r8"))
+    tables = {"train": dataset.train, "selection": dataset.selection, "test": dataset.test}
+    extra = pa.table({"text": ["one more"], "pair": pa.nulls(1, pa.string())})
+    assert dataset.unlabelled.num_rows == 0
+    assert _digest(tables, dataset.unlabelled, dataset.labels) == dataset.digest
+    assert _digest(tables, extra, dataset.labels) != dataset.digest
 
 
 def test_reuters_r8_keeps_its_own_test_split() -> None:

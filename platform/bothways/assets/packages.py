@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bothways.assets.files import flush, fresh_folder, lock, sha256
-from bothways.assets.manifest import Package
+from bothways.assets.pins import Package
 from bothways.errors import UserError
 
 PROGRESS_S = 2.0  # seconds between progress lines

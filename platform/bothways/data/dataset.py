@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from bothways import config
-from bothways.data.checking import Rows, check, describe_rejected, quarantine, refuse_too_many
+from bothways.data.checking import Rows, check, describe_rejected, quarantine, refuse_too_many, usable_texts
 from bothways.data.duplicates import find, near
 from bothways.data.reading import Columns
 from bothways.data.sources import parts
@@ -28,7 +28,9 @@ class Dataset:
     """Three splits without a row in common, in an order that depends on their contents and `split_seed` only.
 
     `train`, `selection`, `test`: columns id int64 (63 bits, from the content), text string, pair string (null for
-    single texts), label int64 (a position in `labels`). `digest`: SHA-256 over every row of every split.
+    single texts), label int64 (a position in `labels`).
+    `unlabelled`: columns text and pair of the same domain, never those of a test row: rows of the source of `train`
+    that no split uses, and what the source has without labels. `digest`: SHA-256 over every row of all of these.
     `notes`: a line for whatever was rejected, dropped or looks odd.
     """
 
@@ -38,6 +40,7 @@ class Dataset:
     labels: tuple[str, ...]
     digest: str
     notes: tuple[str, ...]
+    unlabelled: pa.Table = field(default_factory=lambda: _texts([], [], paired=False))
 
 
 def load(data: config.Data, quarantine_dir: Path | None = None) -> Dataset:
@@ -46,7 +49,7 @@ def load(data: config.Data, quarantine_dir: Path | None = None) -> Dataset:
     Raises `UserError`: a source, column or label that is not there, too many unusable rows, duplicates under
     `dedup: error`, splits larger than their source, fewer than two classes.
     """
-    found = _read(data)
+    found, without_label = _read(data)
     file = quarantine(found.values(), quarantine_dir) if quarantine_dir else None
     for rows in found.values():
         refuse_too_many(rows, data.max_bad_rows, file)
@@ -59,10 +62,12 @@ def load(data: config.Data, quarantine_dir: Path | None = None) -> Dataset:
         role: _table(found[part], ids[part][rows], rows, labels, data.pair is not None)
         for role, (part, rows) in chosen.items()
     }
+    unlabelled = _unlabelled(found["train"], chosen, tables["test"], without_label)
     whole = Dataset(
         **{role: tables[role] for role in ROLES},
+        unlabelled=unlabelled,
         labels=labels,
-        digest=_digest(tables, labels),
+        digest=_digest(tables, unlabelled, labels),
         notes=(*notes, *duplicates, *unused, *_oddities(tables, labels)),
     )
     return folded(whole, data.fold, data.split_seed) if data.fold else whole
@@ -90,8 +95,9 @@ def folded(dataset: Dataset, fold: config.Fold, split_seed: int) -> Dataset:
     )
 
 
-def _read(data: config.Data) -> dict[str, Rows]:
-    """The rows of each source by the split they are for; `train` also feeds the splits without a source."""
+def _read(data: config.Data) -> tuple[dict[str, Rows], list[str]]:
+    """The rows of each source by the split they are for, and the texts it has without labels; `train` also feeds the
+    splits without a source."""
     columns = Columns(data.text, data.pair, data.label)
     named = {"train": data.source, "selection": data.selection_source, "test": data.test_source}
     own = parts(data.source, columns)
@@ -103,7 +109,7 @@ def _read(data: config.Data) -> dict[str, Rows]:
             found[role] = check(source, other.get(role, other["train"]), known)
         elif role in own:
             found[role] = check(f"{data.source} ({role})", own[role], known)
-    return found
+    return found, usable_texts(own.get("unlabelled", ()))
 
 
 def _without_duplicates(found: Mapping[str, Rows], dedup: str) -> tuple[dict[str, Rows], list[str]]:
@@ -187,13 +193,32 @@ def _table(rows: Rows, ids: Int64, at: Int64, labels: tuple[str, ...], paired: b
     return pa.table(columns)
 
 
-def _digest(tables: Mapping[str, pa.Table], labels: tuple[str, ...]) -> str:
+def _unlabelled(
+    rows: Rows, chosen: Mapping[str, tuple[str, Int64]], test: pa.Table, without_label: list[str]
+) -> pa.Table:
+    """The rows that no split uses, in the order of their texts, and then `without_label`; no text of a test row."""
+    taken = {int(row) for part, at in chosen.values() if part == "train" for row in at}
+    paired = test["pair"].null_count < test.num_rows
+    tested = set(test["text"].to_pylist())
+    left = sorted((rows.texts[row], rows.pairs[row]) for row in range(len(rows.texts)) if row not in taken)
+    kept = [pair for pair in (*left, *((text, "") for text in without_label)) if pair[0] not in tested]
+    return _texts([text for text, _ in kept], [pair for _, pair in kept], paired=paired)
+
+
+def _texts(texts: list[str], pairs: list[str], *, paired: bool) -> pa.Table:
+    other = pa.array(pairs, pa.string()) if paired else pa.nulls(len(texts), pa.string())
+    return pa.table({"text": pa.array(texts, pa.string()), "pair": other})
+
+
+def _digest(tables: Mapping[str, pa.Table], unlabelled: pa.Table, labels: tuple[str, ...]) -> str:
     """No field holds a NUL, so NULs separate fields and rows without ambiguity."""
     digest = hashlib.sha256("\0".join(labels).encode())
     for role in ROLES:
         digest.update(f"\0\0{role}".encode())
         for row in _rows(tables[role]):
             digest.update("\0".join(map(str, row)).encode() + b"\0\0")
+    for text, pair in zip(*(column.to_pylist() for column in unlabelled.columns), strict=True):
+        digest.update(f"{text}\0{pair or ''}\0\0".encode())
     return digest.hexdigest()
 
 

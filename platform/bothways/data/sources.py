@@ -15,7 +15,7 @@ _HUB_SPLITS = {"train": "train", "validation": "selection", "dev": "selection", 
 
 
 def parts(source: str, columns: Columns) -> dict[str, Iterator[Record]]:
-    """The records of `train` and, where the source has its own, of `selection` and `test`.
+    """The records of `train` and, where the source has its own, of `selection`, `test` and `unlabelled`.
 
     Raises `UserError` for a source that cannot be had; a file is opened when its records are first asked for.
     """
@@ -35,7 +35,7 @@ def _asset(source: str, columns: Columns) -> dict[str, Iterator[Record]]:
     rows = item.read(resolve(source))
     return {
         split: ((number, [text, label]) for number, (text, label) in enumerate(rows[split], 1))
-        for split in ("train", "test")
+        for split in ("train", "selection", "test", "unlabelled")
         if split in rows
     }
 

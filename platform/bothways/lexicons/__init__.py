@@ -1,7 +1,18 @@
-"""Word lists with candidates for substitution: WordNet and a Chinese thesaurus, built once, memory-mapped."""
+"""Word lists with candidates for substitution, and word vectors: built once, memory-mapped."""
 
 from bothways.lexicons.frequencies import zipf
 from bothways.lexicons.table import SynonymTable
 from bothways.lexicons.tables import Glyphs, antonyms, close_synonyms, glyphs_zh, synonyms
+from bothways.lexicons.vectors import WordVectors, vectors
 
-__all__ = ["Glyphs", "SynonymTable", "antonyms", "close_synonyms", "glyphs_zh", "synonyms", "zipf"]
+__all__ = [
+    "Glyphs",
+    "SynonymTable",
+    "WordVectors",
+    "antonyms",
+    "close_synonyms",
+    "glyphs_zh",
+    "synonyms",
+    "vectors",
+    "zipf",
+]

@@ -7,5 +7,6 @@ others read whole texts.
 """
 
 from bothways.tokenization.encoder import Encoded, Encoder, encoder, tokenizer
+from bothways.tokenization.vocabulary import Vocabulary, used
 
-__all__ = ["Encoded", "Encoder", "encoder", "tokenizer"]
+__all__ = ["Encoded", "Encoder", "Vocabulary", "encoder", "tokenizer", "used"]

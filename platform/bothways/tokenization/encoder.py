@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from bothways.errors import UserError
 from bothways.text import Ints
 from bothways.tokenization.pieces import Pieces
 from bothways.tokenization.templates import I32, Template, cut_to
+from bothways.tokenization.vocabulary import Vocabulary, pruned
 
 _CHARACTERWISE = {"BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD"}
 _SPLITS_AT_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
@@ -52,8 +53,13 @@ _PROBES = (
 
 
 @functools.lru_cache(maxsize=8)
-def tokenizer(path: str) -> Any:
-    """The fast tokenizer of a model directory, loaded once per process. Raises `UserError` when it has none."""
+def tokenizer(path: str, vocabulary: Vocabulary | None = None) -> Any:
+    """The fast tokenizer of a model directory, loaded once per process. Raises `UserError` when it has none.
+
+    `vocabulary`: what is kept of its ids; None for all of them.
+    """
+    if vocabulary is not None:
+        return _with(tokenizer(path), vocabulary)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core per worker: threads would only fight
     try:
         loaded = AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -64,10 +70,20 @@ def tokenizer(path: str) -> Any:
     return loaded
 
 
+def _with(whole: Any, vocabulary: Vocabulary) -> Any:
+    """A tokenizer of transformers, as far as `vocabulary` goes."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=pruned(whole.backend_tokenizer, vocabulary),
+        model_input_names=whole.model_input_names,
+        model_max_length=whole.model_max_length,
+        **whole.special_tokens_map,
+    )
+
+
 @functools.lru_cache(maxsize=8)
-def encoder(path: str) -> Encoder:
+def encoder(path: str, vocabulary: Vocabulary | None = None) -> Encoder:
     """The `Encoder` of a model directory, made once per process."""
-    fast = tokenizer(path)
+    fast = tokenizer(path, vocabulary)
     own = Tokenizer.from_str(fast.backend_tokenizer.to_str())  # its padding and truncation are this module's to set
     own.no_padding()
     return Encoder(own, typed="token_type_ids" in fast.model_input_names)
