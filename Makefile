@@ -63,7 +63,7 @@ cluster-down: $(VENV)/.installed ## end what cluster-up started, and only that
 	$(BIN)/python cluster/local.py down
 
 bench: $(VENV)/.installed ## every benchmark beside its peers, JSON lines and a table; ARGS="training cli" for some
-	$(BIN)/python -m pip install -qq --constraint $(VENV)/constraints.txt --editable '.[zh,dev,bench]'
+	$(BIN)/python -m pip install -qq --constraint $(VENV)/constraints.txt --editable '.[zh,assets,dev,bench]'
 	$(BIN)/python tests/benchmarks $(ARGS)
 
 clean: ## take away caches and build leftovers; .venv and runs/ stay
