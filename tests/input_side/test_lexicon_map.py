@@ -75,6 +75,12 @@ def test_the_rate_is_the_share_of_occurrences() -> None:
     assert mapped(texts[:3], MAP, rate=0.0) == texts[:3]
 
 
+def test_a_map_without_a_rate_maps_all_and_without_a_path_nothing() -> None:
+    assert TRANSFORMS.build({"name": "lexicon_map", "path": "a.tsv"}).rate == 1.0
+    assert TRANSFORMS.build({"name": "lexicon_map", "path": "a.tsv", "rate": 0.0}).rate == 0.0
+    assert TRANSFORMS.build("lexicon_map").rate == 0.0
+
+
 def test_a_changed_file_is_read_again(write: Any) -> None:
     file = write("a\tb\n")
     assert mapped(["a"], file) == ["b"]
@@ -100,7 +106,7 @@ def test_a_map_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         mapped(["film"], tmp_path / "none.tsv")
     with pytest.raises(ValidationError, match="needs a `path`"):
-        TRANSFORMS.build({"name": "lexicon_map"})
+        TRANSFORMS.build({"name": "lexicon_map", "rate": 0.5})
     (tmp_path / "latin.tsv").write_bytes(b"caf\xe9\tb\n")
     with pytest.raises(UserError, match="is not UTF-8"):
         mapped(["film"], tmp_path / "latin.tsv")

@@ -20,7 +20,8 @@ from bothways.text import TextBatch, kinds_of, ragged
 @TRANSFORMS.register("lexicon_map")
 class LexiconMap(Transform):
     """`path`: a file of `source<TAB>target` lines, UTF-8; a source is a word or several in a row, in any case, and its
-    first letter's case is kept. `rate`: the share of their occurrences that is replaced, drawn for each."""
+    first letter's case is kept. `rate`: the share of their occurrences that is replaced, drawn for each; all of them
+    where there is a path and no rate."""
 
     term: ClassVar[str] = "vocabulary mapping (V_s → V_t)"
     source: ClassVar[str] = "Monroe, Colaresi & Quinn 2008, Fightin' Words (for a learned map)"
@@ -28,7 +29,12 @@ class LexiconMap(Transform):
     neutral: ClassVar[dict[str, Any]] = {"rate": 0.0}
 
     path: str = ""
-    rate: Annotated[float, Field(ge=0.0, le=1.0), Range(0.0, 1.0)] = 1.0
+    rate: Annotated[float, Field(ge=0.0, le=1.0), Range(0.0, 1.0)] = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _maps_all(cls, knobs: Any) -> Any:
+        return {"rate": 1.0, **knobs} if isinstance(knobs, dict) and knobs.get("path") else knobs
 
     @model_validator(mode="after")
     def _has_a_map(self) -> LexiconMap:
