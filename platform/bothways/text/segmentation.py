@@ -85,7 +85,7 @@ def merging(codes: Codes, starts: Ints, stops: Ints, kinds: Bytes, at: Ints) -> 
         some = np.flatnonzero(kind == PUNCTUATION)
         if some.size:
             merged[some] |= _joins(codes, starts, stops, kinds, mark[some])
-    return at[merged]
+    return np.asarray(at[merged])
 
 
 def _joins(codes: Codes, starts: Ints, stops: Ints, kinds: Bytes, mark: Ints) -> Bools:
