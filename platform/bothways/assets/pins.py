@@ -66,6 +66,7 @@ class Asset:
     `layout`: raise it when what `convert` makes changes, and the folder is made again.
     `read`: for data, the folder's rows by split: `train`, maybe `selection`, `test` and `unlabelled` (text of the same
     domain).
+    `optional`: fetched only by its name, never with all the others.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Asset:
     citation: str
     convert: Callable[[Path], None] | None = None
     layout: int = 1
+    optional: bool = False
     read: Callable[[Path], Rows] | None = field(default=None)
 
     @property

@@ -36,6 +36,11 @@ def asset(name: str) -> Asset:
     return ASSETS[name]
 
 
+def unconditional() -> list[str]:
+    """The names of the assets that are fetched when none is named."""
+    return [name for name, item in ASSETS.items() if not item.optional]
+
+
 def is_cached(name: str) -> bool:
     """Whether the asset's files are all there with their recorded sizes (a stat each; `verify` reads them)."""
     return _is_whole(_folder(asset(name)))

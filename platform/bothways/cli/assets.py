@@ -10,7 +10,8 @@ from bothways import assets
 from bothways.cli.tables import Format, show
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Models, data and lexicons from pinned packages.")
-Names = Annotated[list[str] | None, typer.Argument(help="Names of assets; all of them without any.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Names of assets; without any, all but the optional ones.")]
+Cached = Annotated[list[str] | None, typer.Argument(help="Names of assets; without any, all that are in the cache.")]
 
 
 @app.command("list")
@@ -22,12 +23,13 @@ def list_assets(form: Annotated[Format, typer.Option("--format", help="How to pr
 @app.command()
 def fetch(names: Names = None) -> None:
     """Download what is not in the cache yet, check its SHA-256 and unpack it."""
-    for name, folder in zip(names or assets.manifest(), assets.fetch(names or assets.manifest()), strict=True):
+    wanted = names or assets.unconditional()
+    for name, folder in zip(wanted, assets.fetch(wanted), strict=True):
         typer.echo(f"ok  {name}  {folder}")
 
 
 @app.command()
-def verify(names: Names = None) -> None:
+def verify(names: Cached = None) -> None:
     """Read every cached file again and compare its SHA-256; without names, of every cached asset."""
     for name in names or filter(assets.is_cached, assets.manifest()):
         assets.verify(name)
