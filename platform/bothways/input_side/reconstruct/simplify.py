@@ -181,6 +181,7 @@ def _commoner(language: str) -> tuple[Thesaurus, Ints, F64]:
     book = Thesaurus.of(table)
     words = np.repeat(np.arange(frequency.size), np.diff(table.offsets))
     refused = book.refused | np.isin(table.words, [*function_words(), *_COARSE])
+    refused |= (np.strings.str_len(table.words) < 3) & (table.words < "\u2e80")
     least = np.maximum(frequency[words] + _COMMONER, _COMMON)
     fits = (frequency[table.candidates] >= least) & ~refused[table.candidates]
     words, candidates = words[fits], np.asarray(table.candidates[fits], dtype=np.int64)
