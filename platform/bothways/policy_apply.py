@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
@@ -173,11 +174,13 @@ class _Partial(AbstractContextManager["_Partial"]):
         self.path = path
         self.partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
 
+    @abstractmethod
     def write(self, table: pa.Table, labels: list[Any] | None) -> None:
-        raise NotImplementedError
+        """Append rows, with their labels where there are any. Raises `UserError` for what the format cannot hold."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Finish the partial file."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
