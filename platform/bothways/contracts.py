@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -61,7 +61,11 @@ class Forward(Protocol):
         ...
 
     def inner(self, batch: Batch, embeddings: Tensor) -> Tensor:
-        """Logits without DDP's book-keeping, for gradients with respect to the input only."""
+        """Logits without DDP's book-keeping: for gradients with respect to the input, or as a further view."""
+        ...
+
+    def parameters(self) -> Iterable[Tensor]:
+        """What training moves, for objectives that gather gradients over several passes."""
         ...
 
 

@@ -60,6 +60,9 @@ class ModelForward:
     def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
         return self._logits(self.module, batch, embeddings)
 
+    def parameters(self) -> Iterator[Tensor]:
+        return (value for value in self.module.parameters() if value.requires_grad)
+
     def _logits(self, module: nn.Module, batch: Batch, embeddings: Tensor | None) -> Tensor:
         inputs = dict(batch.inputs)
         if embeddings is not None:

@@ -1,0 +1,62 @@
+"""Hidden-state mixup: the model reads a mixture of two rows and is asked for the mixture of their labels.
+
+h = s h_i + (1 - s) h_j, L = 1/N sum_i s_i l(h, y_i) + (1 - s_i) l(h, y_j), with j a random partner of i in the batch,
+s = max(b, 1 - b), b ~ Beta(a, a) (Zhang et al. 2018; TMix of MixText, Chen et al. 2020, for hidden states of text;
+Guo et al. 2019 for embeddings). With s at least 1/2 a mixture is mostly its own row, as in MixText.
+
+A mixture is as long as the longer of the two, and the shorter one adds nothing where it has ended; segments (token types)
+are the row's own. MixText's code draws one b for a whole batch and lets its model read padding; we draw one for each row
+and join the masks. l(h, y_j) is the task's loss, so that for classification L is cross-entropy against the soft label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from bothways.contracts import Batch, Forward, Loss, TaskLike
+from bothways.errors import UserError
+from bothways.lazy import torch
+from bothways.output_side.objectives import PLAIN, plain
+from bothways.registry import OBJECTIVES, Component, Range
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@OBJECTIVES.register("mixup")
+class Mixup(Component):
+    """`a`: of the Beta distribution; a small one leaves most rows nearly as they are, a large one mixes them evenly."""
+
+    term = "hidden-state mixup"
+    source = "mixup, Zhang et al. 2018; MixText, Chen et al. 2020"
+    neutral: ClassVar[Mapping[str, Any]] = {"a": 0.0}
+
+    a: Annotated[float, Field(ge=0.0), Range(0.1, 16.0, log=True)] = 0.4
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        return PLAIN
+
+    def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
+        if self.a == 0:
+            return plain(forward, batch, task)
+        # Drawn on the CPU, so that a GPU mixes the same rows.
+        drawn = torch.distributions.Beta(*torch.full((2,), self.a, dtype=torch.float64)).sample((len(batch),))
+        partners = torch.randperm(len(batch)).to(batch.labels.device)
+        embeddings, mask = forward.embed(batch), batch.inputs["attention_mask"]
+        own = torch.maximum(drawn, 1 - drawn).to(embeddings)
+        real = embeddings * mask[..., None].to(embeddings.dtype)
+        mixed = own[:, None, None] * real + (1 - own)[:, None, None] * real[partners]
+        joined = {**batch.inputs, "attention_mask": torch.maximum(mask, mask[partners])}
+        logits = forward(replace(batch, inputs=joined), mixed)
+        if logits.dim() != 2:
+            raise UserError("mixup mixes rows that have one label each: use it with classification or regression")
+        first = task.row_losses(logits, batch)
+        second = task.row_losses(logits, replace(batch, labels=batch.labels[partners]))
+        return Loss(
+            total=(own * first + (1 - own) * second).mean(),
+            parts={"supervised": first.detach().mean(), "partner": second.detach().mean()},
+        )
