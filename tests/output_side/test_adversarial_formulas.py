@@ -212,6 +212,7 @@ def test_vat_finds_its_direction_by_power_iteration_and_asks_for_no_label() -> N
         ({"method": "freelb", "beta": 0.5}, "freelb has no beta"),
         ({"method": "vat", "max_norm": 0.5}, "vat has no max_norm"),
         ({"method": "vat", "init_mag": 0.0}, "init_mag must be above 0"),
+        ({"method": "smart", "per_row": 1}, "need method: vat"),
     ],
 )
 def test_knobs_of_other_methods_are_refused(knobs: dict[str, Any], message: str) -> None:

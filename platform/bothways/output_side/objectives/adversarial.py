@@ -8,17 +8,18 @@ x are the embeddings of a row, d a perturbation of them, g the gradient of CE(x 
   gives the gradient for the parameters and the next step at once, so that K steps cost K passes.
 - `smart` (Jiang et al. 2020): L = CE(x) + beta * (KL(p || q) + KL(q || p)), p at x and q at x + d. d starts normal with
   standard deviation init_mag; then `steps` times d <- d + lr * g / ||g||, g now that of KL(p || q), ||.|| the largest
-  entry of a token. max_norm is that of d's largest entry. The paper pulls d back to 1e-5, whose effect fp32 does not
-  resolve; the authors' code does not, takes one step of 1e-3 and starts it without the noise. We take the code's numbers
-  (1e-6 is added to its norms) and the paper's start. The code also keeps the gradient from either KL's first argument;
-  we follow the paper, which does not.
-- `vat` (Miyato et al. 2017, 2018): L = CE(x) + beta * KL(p || q), no gradient into p: no label is needed. d starts as a
-  random direction; `steps` times d <- the gradient of that KL at init_mag * d / ||d||; then lr * d / ||d|| is added to x.
+  entry of a token, to which 1e-6 is added. max_norm is the largest entry of d. The paper pulls d back to 1e-5, whose
+  effect fp32 does not resolve; the authors' code does not pull back, takes one step of 1e-3 and starts it without the
+  noise. We take the code's numbers and the paper's start. The code also keeps the gradient from the first argument of
+  either KL; we follow the paper, which does not.
+- `vat` (Miyato et al. 2017, 2018): L = CE(x) + beta * KL(p || q), no gradient into p: no label is needed. d starts
+  in a random direction; `steps` times d <- the gradient of that KL at init_mag * d / ||d||; x + lr * d / ||d|| is what
+  counts. The KL is a mean over the batch's rows and `per_row` unlabelled ones for each of them.
 Norms are L2 per row, over its T_i real tokens and H dimensions, where nothing else is said; padding is never perturbed.
 
 Dropout: freelb, smart and vat keep one mask for all their passes (Zhu et al., section 3.3), so that a divergence shows
-the perturbation and nothing else. In fgm and pgd the passes that find d draw other masks than the one that trains on it,
-and so do its clean and perturbed halves: d is the worst direction for a random sub-network.
+the perturbation and nothing else. In fgm and pgd the passes that find d draw other masks than the one that trains on
+it, and so do its clean and perturbed halves: d is the worst direction for a random sub-network.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from bothways.contracts import Batch, Forward, Loss, TaskLike
+from bothways.contracts import Batch, Beside, Forward, Loss, TaskLike
 from bothways.lazy import functional, torch
-from bothways.output_side.objectives import PLAIN, plain, refuse_unless_classes
+from bothways.output_side.objectives import PLAIN, Objective, plain, refuse_unless_classes
 from bothways.output_side.perturbation import (
     TINY,
     added,
@@ -42,12 +43,14 @@ from bothways.output_side.perturbation import (
     real_tokens,
     same_dropout,
 )
-from bothways.registry import OBJECTIVES, Choices, Component, Range
+from bothways.registry import OBJECTIVES, Choices, Range
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
+
+    RowLosses = Callable[[Tensor], Tensor]
 
 OWN_DEFAULTS: dict[str, dict[str, float]] = {
     "freelb": {"steps": 3},
@@ -59,13 +62,13 @@ SMART_EPSILON = 1e-6
 
 
 @OBJECTIVES.register("adversarial")
-class Adversarial(Component):
+class Adversarial(Objective):
     """`steps`: gradient steps that look for the perturbation (freelb: 3). `lr`: length of one, in embedding units
     (smart: 0.001; vat: length of the perturbation).
 
     `init_mag`: size of the random start (smart: 0.00001; vat: 0.1). `max_norm`: largest perturbation of a row, 0 for no
-    limit. `beta`: weight of the perturbed rows' loss, or of the divergence from it. fgm has no `init_mag`, no `max_norm`
-    and one step; freelb has no `beta`, vat no `max_norm`.
+    limit. `beta`: weight of the perturbed rows' loss, or of the divergence from it. fgm has one step, no `init_mag`, no
+    `max_norm`; freelb no `beta`, vat no `max_norm`. `per_row`: unlabelled rows that vat reads for each of the batch.
     """
 
     term = "adversarial training; smoothness-inducing and virtual adversarial regularisation"
@@ -83,6 +86,7 @@ class Adversarial(Component):
     init_mag: Annotated[float, Field(ge=0.0), Range(0.0, 0.6)] = 0.0
     max_norm: Annotated[float, Field(ge=0.0), Choices(0.0, 0.7)] = 0.0
     beta: Annotated[float, Field(ge=0.0), Range(0.25, 1.0)] = 1.0
+    per_row: Annotated[int, Field(ge=0, le=16), Range(0, 4)] = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -96,6 +100,8 @@ class Adversarial(Component):
             raise ValueError("fgm takes one step from the clean point: steps, init_mag and max_norm need method: pgd")
         if self.method == "freelb" and self.beta != 1:
             raise ValueError("freelb has no beta, all its steps weigh the same: leave it out, or take method: pgd")
+        if self.method != "vat" and self.per_row:
+            raise ValueError(f"{self.method} needs labels: unlabelled rows (per_row) need method: vat")
         if self.method == "vat" and self.max_norm:
             raise ValueError("vat has no max_norm: lr is the length of its perturbation")
         if self.method == "vat" and not self.init_mag:
@@ -106,8 +112,12 @@ class Adversarial(Component):
     def passes(self) -> tuple[int, int]:
         if not self.steps or not self.beta:
             return PLAIN
-        rows = self.steps if self.method == "freelb" else self.steps + 2
-        return rows, rows
+        passes = self.steps if self.method == "freelb" else (self.steps + 2) * (1 + self.per_row)
+        return passes, passes
+
+    @property
+    def beside(self) -> Beside | None:
+        return Beside(per_row=self.per_row) if self.per_row and self.steps and self.beta else None
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
         if not self.steps or not self.beta:
@@ -142,52 +152,56 @@ class Adversarial(Component):
         clean = forward.embed(batch)
         real = real_tokens(batch, clean)
         found = in_cube(clean.detach(), real, self.init_mag)
-        parameters = tuple(forward.parameters())
-        gathered: tuple[Tensor | None, ...] = (None,) * len(parameters)
+        moved = (clean, *forward.parameters())  # the gradient for an embedding is that for what is added to it
+        gathered: tuple[Tensor | None, ...] = (None,) * len(moved)
         losses = []
         for _ in range(self.steps - 1):
-            at = found.requires_grad_()
+            at = (clean.detach() + found).requires_grad_()
             with same_dropout(clean.device):
-                loss = task.row_losses(forward.inner(batch, forward.embed(batch) + at), batch).mean()
-            uphill, *new = torch.autograd.grad(loss / self.steps, (at, *parameters), allow_unused=True)
-            gathered = added(gathered, new)
+                loss = task.row_losses(forward.inner(batch, at), batch).mean()
+            gradients = torch.autograd.grad(loss / self.steps, (at, *moved[1:]), allow_unused=True)
+            found = self._step(found, gradients[0] * real)
+            gathered = added(gathered, gradients)
             losses.append(loss.detach())
-            found = self._step(at.detach(), uphill * real)
         last = task.row_losses(forward(batch, clean + found), batch).mean()
         losses.append(last.detach())
-        total = carrying(last / self.steps, parameters, gathered) + sum(losses[:-1]) / self.steps
+        total = carrying(last / self.steps, moved, gathered) + sum(losses[:-1]) / self.steps
         return Loss(total=total, parts={"supervised": losses[0], "perturbed": losses[-1]})
 
     def _divergence(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
-        clean = forward.embed(batch)
-        real = real_tokens(batch, clean)
-        found = torch.randn_like(clean) * real  # before any pass, so that all passes draw their dropout alike
+        every = batch.join(*batch.beside[self.beside]) if self.beside else batch
+        clean = forward.embed(every)
+        real = real_tokens(every, clean)
+        noise = torch.randn_like(clean) * real  # before any pass, so that all of them draw their dropout alike
         with same_dropout(clean.device):
-            logits = forward(batch)
-        refuse_unless_classes(f"adversarial.method {self.method}", logits, batch)
+            logits = forward(every, clean)
+        refuse_unless_classes(f"adversarial.method {self.method}", logits, every)
         log_p = functional.log_softmax(logits, dim=-1)
-        found = self._to_diverge(forward, batch, log_p.detach(), found)
-        log_q = functional.log_softmax(forward.inner(batch, clean + found), dim=-1)
-        if self.method == "vat":
-            apart = divergence(log_p.detach(), log_q).mean()
-        else:
-            apart = (divergence(log_p, log_q) + divergence(log_q, log_p)).mean()
-        hard = task.row_losses(logits, batch).mean()
-        return Loss(total=hard + self.beta * apart, parts={"supervised": hard.detach(), "divergence": apart.detach()})
 
-    def _to_diverge(self, forward: Forward, batch: Batch, log_p: Tensor, found: Tensor) -> Tensor:
-        """The perturbation that leads away from the predictions `log_p`; `found`: normal noise on the real tokens."""
-        clean = forward.embed(batch).detach()
-        real = real_tokens(batch, clean)
+        def log_q(embeddings: Tensor) -> Tensor:
+            return functional.log_softmax(forward.inner(every, embeddings), dim=-1)
 
-        def apart(at: Tensor) -> Tensor:
+        def apart(found: Tensor) -> Tensor:
             with same_dropout(clean.device):
-                return divergence(log_p, functional.log_softmax(forward.inner(batch, clean + at), dim=-1))
+                return divergence(log_p.detach(), log_q(clean.detach() + found))
 
-        if self.method == "vat":
-            for _ in range(self.steps):
-                found = gradient(apart, self.init_mag * found / norm(found).clamp_min(TINY), real)
-            return self.lr * found / norm(found).clamp_min(TINY)
+        find = self._by_power if self.method == "vat" else self._by_climbing
+        perturbed = log_q(clean + find(apart, noise, real))
+        between = divergence(log_p.detach() if self.method == "vat" else log_p, perturbed)
+        if self.method == "smart":
+            between = between + divergence(perturbed, log_p)
+        hard = task.row_losses(logits[: len(batch)], batch).mean()
+        return Loss(
+            total=hard + self.beta * between.mean(),
+            parts={"supervised": hard.detach(), "divergence": between.detach().mean()},
+        )
+
+    def _by_power(self, apart: RowLosses, found: Tensor, real: Tensor) -> Tensor:
+        for _ in range(self.steps):
+            found = gradient(apart, self.init_mag * found / norm(found).clamp_min(TINY), real)
+        return self.lr * found / norm(found).clamp_min(TINY)
+
+    def _by_climbing(self, apart: RowLosses, found: Tensor, real: Tensor) -> Tensor:
         found = self.init_mag * found
         for _ in range(self.steps):
             uphill = gradient(apart, found, real)

@@ -14,15 +14,15 @@ from pydantic import Field
 from bothways.contracts import Batch, Forward, Loss, TaskLike
 from bothways.errors import UserError
 from bothways.lazy import torch
-from bothways.output_side.objectives import PLAIN, plain
-from bothways.registry import OBJECTIVES, Component, Range
+from bothways.output_side.objectives import Objective, plain
+from bothways.registry import OBJECTIVES, Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 @OBJECTIVES.register("focal")
-class Focal(Component):
+class Focal(Objective):
     """`gamma`: how fast a row's weight falls as its probability grows."""
 
     term = "focal loss"
@@ -30,10 +30,6 @@ class Focal(Component):
     neutral: ClassVar[Mapping[str, Any]] = {"gamma": 0.0}
 
     gamma: Annotated[float, Field(ge=0.0, le=10.0), Range(0.5, 5.0)] = 2.0
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        return PLAIN
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
         if self.gamma == 0:

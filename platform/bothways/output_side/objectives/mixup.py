@@ -4,9 +4,9 @@ h = s h_i + (1 - s) h_j, L = 1/N sum_i s_i l(h, y_i) + (1 - s_i) l(h, y_j), with
 s = max(b, 1 - b), b ~ Beta(a, a) (Zhang et al. 2018; TMix of MixText, Chen et al. 2020, for hidden states of text;
 Guo et al. 2019 for embeddings). With s at least 1/2 a mixture is mostly its own row, as in MixText.
 
-A mixture is as long as the longer of the two, and the shorter one adds nothing where it has ended; segments (token types)
-are the row's own. MixText's code draws one b for a whole batch and lets its model read padding; we draw one for each row
-and join the masks. l(h, y_j) is the task's loss, so that for classification L is cross-entropy against the soft label.
+A mixture is as long as the longer of the two, and the shorter one adds nothing where it has ended; segments (token
+types) are the row's own. MixText draws one b for a batch and reads padding with it; we draw one for each row and join
+the masks. l(h, y_j) is the task's loss, so that for classification L is cross-entropy against the soft label.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pydantic import Field
 from bothways.contracts import Batch, Forward, Loss, TaskLike
 from bothways.errors import UserError
 from bothways.lazy import torch
-from bothways.output_side.objectives import PLAIN, plain
-from bothways.registry import OBJECTIVES, Component, Range
+from bothways.output_side.objectives import Objective, plain
+from bothways.registry import OBJECTIVES, Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 @OBJECTIVES.register("mixup")
-class Mixup(Component):
+class Mixup(Objective):
     """`a`: of the Beta distribution; a small one leaves most rows nearly as they are, a large one mixes them evenly."""
 
     term = "hidden-state mixup"
@@ -35,10 +35,6 @@ class Mixup(Component):
     neutral: ClassVar[Mapping[str, Any]] = {"a": 0.0}
 
     a: Annotated[float, Field(ge=0.0), Range(0.1, 16.0, log=True)] = 0.4
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        return PLAIN
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
         if self.a == 0:
