@@ -92,10 +92,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outputs:
-    """`logits` (N, C), and `features` (N, H): what the model's last linear layer makes them of."""
+    """`logits` (N, C), made by the last linear layer, with its `weights` (C, H), of `features` (N, H)."""
 
     logits: Tensor
     features: Tensor
+    weights: Tensor
 
 
 class Forward(Protocol):
@@ -123,6 +124,10 @@ class Forward(Protocol):
 
     def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
         """Logits without DDP's book-keeping: for gradients with respect to the input, or none, or as a further view."""
+        ...
+
+    def layers(self) -> nn.ModuleList:
+        """The encoder's layers, first to last."""
         ...
 
     def parameters(self) -> Iterable[Tensor]:

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bothways.contracts import NO_LABEL, Batch
+from bothways.contracts import NO_LABEL, Batch, Outputs
 from bothways.registry import OBJECTIVES
 from bothways.tasks.classification import Classification
 
 TASK = Classification()
+Array = np.ndarray[Any, Any]
 
 
 class Table:
@@ -37,7 +38,7 @@ def rows_of(labels: list[int], copies: list[bool]) -> Batch:
     )
 
 
-def log_softmax(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def log_softmax(logits: Array) -> Array:
     return np.asarray(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
 
 
@@ -46,7 +47,7 @@ ROWS = rows_of([0, 2, 1, 1], [False, True, True, False])
 HARD = -log_softmax(LOGITS[:4])[np.arange(4), [0, 2, 1, 1]]
 
 
-def numeric_gradient(loss: Callable[[np.ndarray[Any, Any]], float], at: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def numeric_gradient(loss: Callable[[Array], float], at: Array) -> Array:
     """Central differences of `loss` at a table of logits."""
     found = np.zeros_like(at)
     for place in np.ndindex(*at.shape):
@@ -57,7 +58,7 @@ def numeric_gradient(loss: Callable[[np.ndarray[Any, Any]], float], at: np.ndarr
     return found
 
 
-def reference(name: str, knobs: dict[str, Any], logits: np.ndarray[Any, Any]) -> float:
+def reference(name: str, knobs: dict[str, Any], logits: Array) -> float:
     """The definitions of the papers, in numpy."""
     first, labels = log_softmax(logits[:4]), [0, 2, 1, 1]
     hard = -first[np.arange(4), labels]
@@ -125,7 +126,7 @@ def test_consistency_is_that_of_the_paper(progress: float) -> None:
     batch = replace(ROWS, beside={objective.beside: views}, progress=progress)
     before = np.random.default_rng(1).normal(size=(4, 3)) * 2
 
-    def expected(logits: np.ndarray[Any, Any]) -> float:
+    def expected(logits: Array) -> float:
         hard = -log_softmax(logits[:4])[np.arange(4), [0, 2, 1, 1]]
         kept = np.exp(-HARD) < progress * (2 / 3) + 1 / 3
         sharp = np.exp(log_softmax(before / 0.5))
@@ -141,3 +142,65 @@ def test_consistency_is_that_of_the_paper(progress: float) -> None:
     loss.total.backward()
     assert logits.grad is not None
     np.testing.assert_allclose(logits.grad.numpy(), numeric_gradient(expected, LOGITS), atol=1e-9)
+
+
+class Head:
+    """A last linear layer without a model: features and weights are the test's."""
+
+    def __init__(self, features: Tensor, weights: Tensor) -> None:
+        self.features, self.weights = features, weights
+
+    def outputs(self, batch: Batch, embeddings: Tensor | None = None) -> Outputs:
+        return Outputs(self.features @ self.weights.T, self.features, self.weights)
+
+
+FEATURES = np.random.default_rng(2).normal(size=(4, 5))
+WEIGHTS = np.random.default_rng(3).normal(size=(3, 5))
+LABELS = [0, 2, 1, 1]
+
+
+def check(objective: dict[str, Any], value: Callable[[Array, Array], float]) -> None:
+    """The loss and its gradients for features and weights are those of the definition."""
+    features, weights = (torch.tensor(x, requires_grad=True) for x in (FEATURES, WEIGHTS))
+    loss = OBJECTIVES.build(objective)(Head(features, weights), ROWS, TASK)
+    assert float(loss.total.detach()) == pytest.approx(value(FEATURES, WEIGHTS), rel=1e-12)
+    loss.total.backward()
+    assert features.grad is not None and weights.grad is not None
+    of_features = numeric_gradient(lambda moved: value(moved, WEIGHTS), FEATURES)
+    np.testing.assert_allclose(features.grad.numpy(), of_features, atol=1e-9)
+    np.testing.assert_allclose(
+        weights.grad.numpy(), numeric_gradient(lambda moved: value(FEATURES, moved), WEIGHTS), atol=1e-9
+    )
+
+
+def test_supervised_contrastive_is_that_of_the_paper_and_a_row_without_its_like_adds_nothing() -> None:
+    def value(features: Array, weights: Array) -> float:
+        hard = -log_softmax(features @ weights.T)[range(4), LABELS].mean()
+        unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+        near = np.exp(unit @ unit.T / 0.2)
+        third = -np.log(near[2, 3] / (near[2].sum() - near[2, 2]))  # the third and the fourth row are of one class
+        fourth = -np.log(near[3, 2] / (near[3].sum() - near[3, 3]))
+        return float(0.3 * hard + 0.7 * (third + fourth) / 4)
+
+    check({"name": "supervised_contrastive", "share": 0.7, "temperature": 0.2}, value)
+
+
+def test_a_batch_of_one_row_has_no_contrast() -> None:
+    features, weights = torch.tensor(FEATURES[:1], requires_grad=True), torch.tensor(WEIGHTS)
+    loss = OBJECTIVES.build("supervised_contrastive")(Head(features, weights), rows_of([1], [False]), TASK)
+    loss.total.backward()
+    assert float(loss.parts["contrastive"]) == 0
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
+
+
+def test_the_margin_is_one_of_cosines() -> None:
+    fixed = np.linalg.norm(WEIGHTS, axis=1)[LABELS] * np.linalg.norm(FEATURES, axis=1)
+
+    def value(features: Array, weights: Array) -> float:
+        lengths = np.linalg.norm(features, axis=1)[:, None] * np.linalg.norm(weights, axis=1)
+        cosines = features @ weights.T / lengths
+        margin = 0.4 * np.eye(3)[LABELS] * fixed[:, None] / lengths
+        return float(-log_softmax(lengths * (cosines - margin))[range(4), LABELS].mean())
+
+    check({"name": "margin", "m": 0.4}, value)

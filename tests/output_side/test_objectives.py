@@ -15,6 +15,7 @@ from bothways.batching import Encode, collate, collate_step, evaluation_views
 from bothways.config import Term
 from bothways.contracts import Batch, Loss
 from bothways.errors import UserError
+from bothways.output_side.mixing import Mixture
 from bothways.registry import OBJECTIVES, Component
 from bothways.tasks.classification import Classification
 from bothways.training import ModelForward, own_modules
@@ -36,12 +37,18 @@ ACTIVE: dict[str, list[dict[str, Any]]] = {
         {"method": "vat", "lr": 1.0, "per_row": 2},
     ],
     "focal": [{"gamma": 2.0}],
-    "mixup": [{"a": 1.0}],
+    "mixup": [{"a": 1.0}, {"a": 1.0, "layer": 2}],
+    "supervised_contrastive": [{"share": 0.7}],
+    "margin": [{"m": 0.4}],
 }
-IN_BATCH = {"mixup": "a row is mixed with another one of its batch"}
-"""Whose loss of a row depends on which rows share its batch: neither order nor slicing leaves it as it is."""
+IN_BATCH = {
+    "mixup": "a row is mixed with another one of its batch, drawn by position",
+    "supervised_contrastive": "a row is compared with the others of its batch",
+}
+"""Whose loss of a row depends on which rows share its batch: slices do not add up to it."""
 SETTINGS = [pytest.param(name, knobs, id=f"{name}-{i}") for name in NAMES for i, knobs in enumerate(ACTIVE[name])]
 ROW_BY_ROW = [setting for setting in SETTINGS if setting.values[0] not in IN_BATCH]
+IN_ANY_ORDER = [setting for setting in SETTINGS if setting.values[0] != "mixup"]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +145,7 @@ def test_an_objective_moves_the_model_elsewhere_than_cross_entropy(
 
 
 @pytest.mark.usefixtures("drawn_alike")
-@pytest.mark.parametrize(("name", "knobs"), ROW_BY_ROW)
+@pytest.mark.parametrize(("name", "knobs"), IN_ANY_ORDER)
 def test_the_order_of_the_rows_does_not_matter(name: str, knobs: dict[str, Any], batch: Batch) -> None:
     objective, order = OBJECTIVES.build({"name": name, **knobs}), torch.tensor([3, 0, 5, 1, 4, 2])
     batch = with_beside(objective, batch)
@@ -229,3 +236,37 @@ def test_freelb_keeps_its_dropout_and_gathers_the_gradient_of_every_pass(batch: 
     plain, expected = run(OBJECTIVES.build("cross_entropy"), model(0.3), batch)
     assert float(loss.total.detach()) == pytest.approx(float(plain.total.detach()), rel=1e-5)
     assert all(torch.allclose(gradients[key], value, atol=1e-6) for key, value in expected.items())
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("layer", [1, 2])
+def test_what_is_mixed_inside_the_model_is_one_row_the_other_or_between(family: str, layer: int) -> None:
+    bundle = models.load(tiny.model_dir(family), tiny.LABELS)
+    models.reset(bundle, labels=tiny.LABELS, dropout=0.0, seed=3)
+    with torch.no_grad():
+        for value in bundle.module.parameters():  # far from each other, as random rows are not to a small model
+            value *= 8 if value.dim() > 1 else 1
+    encode = Encode(tokenizer_path=bundle.path, max_length=24, paired=False)
+    rows = collate(encode(evaluation_views(tiny.rows(6, seed=5))), pad_id=0)
+    rows = replace(rows, inputs={k: v[rows.inputs["attention_mask"].sum(1).argsort()] for k, v in rows.inputs.items()})
+    mask, longest_first = rows.inputs["attention_mask"], torch.arange(5, -1, -1)  # the partners of the first three
+    forward = ModelForward(bundle.module.train(), bundle.module, "fp32")
+
+    def mixed(share: float) -> Tensor:
+        with torch.no_grad(), Mixture(torch.full((6,), share), longest_first, mask).within(forward.layers(), layer):
+            return forward(rows)
+
+    with torch.no_grad():
+        plain = forward(rows)
+    assert not torch.equal(mask[0], mask[5])
+    assert plain.std(dim=0).min() > 0.01
+    longer = slice(3, 6)  # rows at least as long as their partners: alone, they are as without a mixture
+    torch.testing.assert_close(mixed(1.0)[longer], plain[longer])
+    torch.testing.assert_close(mixed(0.0)[:3], plain[longest_first][:3])
+    assert (mixed(0.6) - plain).abs().amax(dim=-1).min() > 1e-4
+    torch.testing.assert_close(forward(rows).detach(), plain)  # no hook stays
+
+
+def test_a_layer_that_the_model_does_not_have_is_refused(batch: Batch) -> None:
+    with pytest.raises(UserError, match=r"mixup\.layer 3: the model has 3 layers, so 2 is the last"):
+        run(OBJECTIVES.build({"name": "mixup", "layer": 3}), model(0.0), batch)

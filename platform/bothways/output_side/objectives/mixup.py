@@ -19,6 +19,7 @@ from pydantic import Field
 from bothways.contracts import Batch, Forward, Loss, TaskLike
 from bothways.errors import UserError
 from bothways.lazy import torch
+from bothways.output_side.mixing import Mixture
 from bothways.output_side.objectives import Objective, plain
 from bothways.registry import OBJECTIVES, Range
 
@@ -28,31 +29,40 @@ if TYPE_CHECKING:
 
 @OBJECTIVES.register("mixup")
 class Mixup(Objective):
-    """`a`: of the Beta distribution; a small one leaves most rows nearly as they are, a large one mixes them evenly."""
+    """`a`: of the Beta distribution; a small one leaves most rows nearly as they are, a large one mixes them evenly.
+    `layer`: how many of the encoder's layers read rows as they are; 0 mixes the input embeddings.
+    """
 
     term = "hidden-state mixup"
     source = "mixup, Zhang et al. 2018; MixText, Chen et al. 2020"
     neutral: ClassVar[Mapping[str, Any]] = {"a": 0.0}
 
     a: Annotated[float, Field(ge=0.0), Range(0.1, 16.0, log=True)] = 0.4
+    layer: Annotated[int, Field(ge=0), Range(0, 5)] = 0
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
         if self.a == 0:
             return plain(forward, batch, task)
-        # Drawn on the CPU, so that a GPU mixes the same rows.
-        drawn = torch.distributions.Beta(*torch.full((2,), self.a, dtype=torch.float64)).sample((len(batch),))
-        partners = torch.randperm(len(batch)).to(batch.labels.device)
-        embeddings, mask = forward.embed(batch), batch.inputs["attention_mask"]
-        own = torch.maximum(drawn, 1 - drawn).to(embeddings)
-        real = embeddings * mask[..., None].to(embeddings.dtype)
-        mixed = own[:, None, None] * real + (1 - own)[:, None, None] * real[partners]
-        joined = {**batch.inputs, "attention_mask": torch.maximum(mask, mask[partners])}
-        logits = forward(replace(batch, inputs=joined), mixed)
+        mixture = self._drawn(batch)
+        if self.layer:
+            with mixture.within(forward.layers(), self.layer):
+                logits = forward(batch)
+        else:
+            joined = {**batch.inputs, "attention_mask": mixture.joined(mixture.mask)}
+            logits = forward(replace(batch, inputs=joined), mixture.of(forward.embed(batch)))
         if logits.dim() != 2:
             raise UserError("mixup mixes rows that have one label each: use it with classification or regression")
         first = task.row_losses(logits, batch)
-        second = task.row_losses(logits, replace(batch, labels=batch.labels[partners]))
+        second = task.row_losses(logits, replace(batch, labels=batch.labels[mixture.partners]))
+        share = mixture.share.to(first.dtype)
         return Loss(
-            total=(own * first + (1 - own) * second).mean(),
+            total=(share * first + (1 - share) * second).mean(),
             parts={"supervised": first.detach().mean(), "partner": second.detach().mean()},
         )
+
+    def _drawn(self, batch: Batch) -> Mixture:
+        # On the CPU, so that a GPU mixes the same rows.
+        drawn = torch.distributions.Beta(*torch.full((2,), self.a, dtype=torch.float64)).sample((len(batch),))
+        partners = torch.randperm(len(batch))
+        share = torch.maximum(drawn, 1 - drawn)
+        return Mixture(share.to(batch.labels.device), partners.to(batch.labels.device), batch.inputs["attention_mask"])
