@@ -204,3 +204,23 @@ def test_the_margin_is_one_of_cosines() -> None:
         return float(-log_softmax(lengths * (cosines - margin))[range(4), LABELS].mean())
 
     check({"name": "margin", "m": 0.4}, value)
+
+
+def test_distillation_is_that_of_the_paper_for_an_ensemble() -> None:
+    objective = OBJECTIVES.build(
+        {"name": "distillation", "alpha": 0.7, "temperature": 3.0, "teachers": ["one", "two"], "digests": ["1", "2"]}
+    )
+    said = np.random.default_rng(4).normal(size=(2, 4, 3)) * 3
+    batch = replace(ROWS, taught=dict(zip(objective.taught_by, torch.tensor(said), strict=True)))
+
+    def value(logits: Array) -> float:
+        target = np.exp(log_softmax(said / 3)).mean(0)
+        apart = (target * (np.log(target) - log_softmax(logits / 3))).sum(1).mean()
+        return float(0.3 * -log_softmax(logits)[range(4), LABELS].mean() + 0.7 * 9 * apart)
+
+    logits = torch.tensor(LOGITS[:4], requires_grad=True)
+    loss = objective(Table(logits), batch, TASK)
+    assert float(loss.total.detach()) == pytest.approx(value(LOGITS[:4]), rel=1e-12)
+    loss.total.backward()
+    assert logits.grad is not None
+    np.testing.assert_allclose(logits.grad.numpy(), numeric_gradient(value, LOGITS[:4]), atol=1e-9)

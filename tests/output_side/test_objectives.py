@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,10 @@ ACTIVE: dict[str, list[dict[str, Any]]] = {
     "mixup": [{"a": 1.0}, {"a": 1.0, "layer": 2}],
     "supervised_contrastive": [{"share": 0.7}],
     "margin": [{"m": 0.4}],
+    "distillation": [
+        {"teachers": [tiny.saved_model()], "alpha": 0.7},
+        {"teachers": [tiny.saved_model(), tiny.saved_model(seed=1)], "alpha": 1.0, "temperature": 3.0},
+    ],
 }
 IN_BATCH = {
     "mixup": "a row is mixed with another one of its batch, drawn by position",
@@ -65,7 +70,14 @@ def model(dropout: float) -> Any:
 
 
 def with_beside(objective: Component, batch: Batch) -> Batch:
-    """The batch with what the objective reads beside it: rows drawn from a few others, as the trial would give them."""
+    """The batch with what the objective reads beside it, rows drawn from a few others and what its teachers say, as the
+    trial would give them."""
+    for teacher in objective.taught_by:  # type: ignore[attr-defined]
+        if teacher not in batch.taught:
+            bundle, _ = models.load_saved(Path(teacher.directory))
+            with torch.no_grad():
+                said = bundle.module.eval()(**batch.inputs).logits
+            batch = replace(batch, taught={**batch.taught, teacher: said})
     kind = objective.beside  # type: ignore[attr-defined]
     if kind is None or kind in batch.beside:
         return batch
@@ -154,6 +166,7 @@ def test_the_order_of_the_rows_does_not_matter(name: str, knobs: dict[str, Any],
         inputs={key: value[order] for key, value in batch.inputs.items()},
         labels=batch.labels[order],
         is_copy=batch.is_copy[order],
+        taught={teacher: logits[order] for teacher, logits in batch.taught.items()},
     )
     module = model(0.0)
     there, back = run(objective, module, batch), run(objective, module, shuffled)
@@ -200,7 +213,8 @@ def test_the_passes_declared_are_the_rows_the_model_sees(name: str, knobs: dict[
     )
     objective = OBJECTIVES.build({"name": name, **knobs})
     run(objective, module, batch)
-    assert sum(seen) == objective.passes[0] * len(batch)
+    taught = len(objective.taught_by) * len(batch)  # by other models, before the step
+    assert sum(seen) + taught == objective.passes[0] * len(batch)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bothways.contracts import Batch, Beside, Forward, Loss, TaskLike
+from bothways.contracts import Batch, Beside, Forward, Loss, TaskLike, Teacher
 from bothways.errors import UserError
 from bothways.registry import Component
 
@@ -25,6 +25,10 @@ class Objective(Component):
     @property
     def beside(self) -> Beside | None:
         return None
+
+    @property
+    def taught_by(self) -> tuple[Teacher, ...]:
+        return ()
 
     def modules(self, width: int, classes: int) -> nn.Module | None:
         return None
