@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "trial",
         "cross_validation",
         "screening",
+        "teachers",
         "predict",
         "analysis",
         "report",

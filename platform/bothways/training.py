@@ -22,7 +22,7 @@ from bothways.config import Optim, OutputSide, Term
 from bothways.contracts import Batch, Collective, ObjectiveLike, Outputs, TaskLike
 from bothways.joint import Weigher
 from bothways.optimizer import Optimizer
-from bothways.output_side.trainable import encoder
+from bothways.output_side.trainable import encoder, layers
 
 State = Mapping[str, Any]
 Own = dict[ObjectiveLike, nn.Module]
@@ -61,9 +61,10 @@ class ModelForward:
         return self._logits(self.wrapped, batch, embeddings)
 
     def outputs(self, batch: Batch, embeddings: Tensor | None = None) -> Outputs:
-        with _input_of(last_linear(self.module)) as read:
+        last = last_linear(self.module)
+        with _input_of(last) as read:
             logits = self(batch, embeddings)
-        return Outputs(logits, read[0].float())
+        return Outputs(logits, read[0].float(), last.weight)
 
     def own(self, objective: ObjectiveLike) -> nn.Module:
         return self._own[objective]
@@ -75,6 +76,12 @@ class ModelForward:
 
     def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
         return self._logits(self.module, batch, embeddings)
+
+    def layers(self) -> nn.ModuleList:
+        return layers(self.module)
+
+    def parameters(self) -> Iterator[Tensor]:
+        return (value for value in self.module.parameters() if value.requires_grad)
 
     def _logits(self, module: nn.Module, batch: Batch, embeddings: Tensor | None) -> Tensor:
         inputs = dict(batch.inputs)
