@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "batching",
         "fast_encoder",
         "models",
+        "averaging",
         "embedding_rows",
         "word_vectors",
         "optimizer",

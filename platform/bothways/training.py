@@ -9,7 +9,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,70 +170,71 @@ def train(
 
     `batches(start)`: this worker's share of each step's batch from step `start` on, all of the same number of rows.
     `selection`: this worker's share of the selection rows. `state`: of an earlier `Progress`, to go on from.
-    With `optim.patience` the module has the best reported weights when the generator ends or is closed, else the last.
+    When the generator ends or is closed, the module has the best reported weights with `optim.patience`, else the last;
+    they are averaged ones with `optim.average`, and the module's parameters are its own again.
 
     Dropout of a step depends on (seed, step, rank) only: there is no random state to carry over a restart.
     Raises `Diverged`.
     """
-    output.trainable(module)
-    optimiser = Optimizer(module, optim, collective)
-    terms = [term for term in output.objectives if term.weight > 0]
-    step, stale, tokens, best = 0, 0, 0.0, None
-    if state is not None:
-        optimiser.resume(state["weights"], state["moments"])
-        step, stale, tokens, best = state["step"], state["stale"], state["tokens"], state["best"]
+    with ExitStack() as stack:
+        torch.manual_seed(seeding.integer(seed, "trainable"))  # the same on every worker
+        moves = stack.enter_context(output.trainable(module))
+        optimiser = Optimizer(module, optim, collective, moves)
+        stack.enter_context(optimiser.in_place())
+        terms = [term for term in output.objectives if term.weight > 0]
+        step, stale, tokens, best = 0, 0, 0.0, None
+        if state is not None:
+            optimiser.resume(state["weights"], state["moments"])
+            step, stale, tokens, best = state["step"], state["stale"], state["tokens"], state["best"]
 
-    def snapshot() -> State:
-        return {
-            **{"step": step, "stale": stale, "tokens": tokens, "best": best},
-            **{"weights": optimiser.weights(), "moments": optimiser.moments()},
-        }
+        def snapshot() -> State:
+            return {
+                **{"step": step, "stale": stale, "tokens": tokens, "best": best},
+                **{"weights": optimiser.weights(), "moments": optimiser.moments()},
+            }
 
-    with optimiser.in_place():
+        stack.callback(lambda: optimiser.finish(best["weights"] if best else None))
         forward = ModelForward(module, collective.wrap(module), optim.precision)
         tally, since = _Tally(), step
         module.train()
         forward.wrapped.train()
-        try:
-            for batch in batches(step) if _goes_on(optim, step, stale) else ():
-                began = time.perf_counter()
-                torch.manual_seed(seeding.integer(seed, "dropout", step, collective.rank))
-                _step_gradients(forward, batch, terms, task, optim.accumulate, tally)
-                if not math.isfinite(optimiser.step(step)):  # the same on every worker, so that all of them stop here
-                    raise Diverged(f"the gradient is not finite at step {step + 1} (learning rate {optim.lr:g})")
-                step += 1
-                tally.seconds += time.perf_counter() - began
-                if step % optim.evaluate_every and step < optim.steps:
-                    continue
+        for batch in batches(step) if _goes_on(optim, step, stale) else ():
+            began = time.perf_counter()
+            torch.manual_seed(seeding.integer(seed, "dropout", step, collective.rank))
+            _step_gradients(forward, batch, terms, task, optim.accumulate, tally)
+            if not math.isfinite(optimiser.step(step)):  # the same on every worker, so that all of them stop here
+                raise Diverged(f"the gradient is not finite at step {step + 1} (learning rate {optim.lr:g})")
+            step += 1
+            tally.seconds += time.perf_counter() - began
+            if step % optim.evaluate_every and step < optim.steps:
+                continue
 
-                found = tally.total(collective)
-                began = time.perf_counter()
+            found = tally.total(collective)
+            began = time.perf_counter()
+            with optimiser.averaged():
                 sums = evaluate(forward, task, selection, collective)
-                evaluated = time.perf_counter() - began
-                scored = task.metrics(sums)
-                read = found.pop("tokens")
-                tokens += read
-                per_step = collective.world * (step - since)
-                metrics = {
-                    **{f"train/{name}": value / per_step for name, value in found.items()},
-                    **{f"selection/{name}": value for name, value in scored.items()},
-                    **{"cost/steps": float(step), "cost/passes": step * _cost(terms), "cost/tokens": tokens},
-                    **{"time/tokens_per_s": read / tally.seconds, "time/evaluation_s": evaluated},
-                }
-                if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
-                    raise Diverged(f"{wrong[0]} is not finite at step {step} (learning rate {optim.lr:g})")
-                if optim.patience is not None:
-                    here = score(task, scored)
-                    stale += 1
-                    if best is None or here > tuple(best["score"]):
-                        stale, best = 0, {"score": list(here), "weights": optimiser.weights()}
-                tally, since = _Tally(), step
-                yield Progress(step=step, metrics=metrics, sums=sums, state=snapshot)
-                if not _goes_on(optim, step, stale):
-                    break
-        finally:
-            if best is not None:
-                optimiser.restore(best["weights"])
+            evaluated = time.perf_counter() - began
+            scored = task.metrics(sums)
+            read = found.pop("tokens")
+            tokens += read
+            per_step = collective.world * (step - since)
+            metrics = {
+                **{f"train/{name}": value / per_step for name, value in found.items()},
+                **{f"selection/{name}": value for name, value in scored.items()},
+                **{"cost/steps": float(step), "cost/passes": step * _cost(terms), "cost/tokens": tokens},
+                **{"time/tokens_per_s": read / tally.seconds, "time/evaluation_s": evaluated},
+            }
+            if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
+                raise Diverged(f"{wrong[0]} is not finite at step {step} (learning rate {optim.lr:g})")
+            if optim.patience is not None:
+                here = score(task, scored)
+                stale += 1
+                if best is None or here > tuple(best["score"]):
+                    stale, best = 0, {"score": list(here), "weights": optimiser.result()}
+            tally, since = _Tally(), step
+            yield Progress(step=step, metrics=metrics, sums=sums, state=snapshot)
+            if not _goes_on(optim, step, stale):
+                break
 
 
 def _goes_on(optim: Optim, step: int, stale: int) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bothways import models
 from bothways.config import Optim
+from bothways.contracts import Move
 from bothways.edges.local import OneWorker
 from bothways.embedding_rows import EmbeddingRows
 from bothways.optimizer import Optimizer, learning_rate, parameter_groups
@@ -30,13 +31,17 @@ def fresh_module() -> nn.Module:
     return module
 
 
+def full(module: nn.Module) -> dict[str, Move]:
+    return {name: Move() for name, _ in module.named_parameters()}
+
+
 def loss(module: nn.Module, ids: Tensor) -> Tensor:
     logits = module(input_ids=ids, attention_mask=(ids != 0).long()).logits
     return nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
 
 
 def train_by_rows(module: nn.Module) -> Optimizer:
-    optimiser = Optimizer(module, OPTIM, OneWorker())
+    optimiser = Optimizer(module, OPTIM, OneWorker(), full(module))
     with optimiser.in_place():
         for step, ids in enumerate(IDS):
             loss(module, ids).backward()
@@ -48,7 +53,7 @@ def test_training_by_rows_is_adamw_over_all_rows() -> None:
     by_rows = fresh_module()
     whole = copy.deepcopy(by_rows)
     train_by_rows(by_rows)
-    adamw = torch.optim.AdamW(parameter_groups(whole, whole.parameters(), OPTIM), lr=OPTIM.lr)
+    adamw = torch.optim.AdamW(parameter_groups(whole, dict(whole.named_parameters()), OPTIM, full(whole)), lr=OPTIM.lr)
     for step, ids in enumerate(IDS):
         loss(whole, ids).backward()
         nn.utils.clip_grad_norm_(whole.parameters(), 0.5)
@@ -71,7 +76,7 @@ def test_rows_that_never_occur_stay_at_their_pretrained_value_and_the_others_mov
 
 def test_earlier_weights_come_back_also_for_rows_that_had_not_occurred_yet() -> None:
     module = fresh_module()
-    optimiser = Optimizer(module, OPTIM, OneWorker())
+    optimiser = Optimizer(module, OPTIM, OneWorker(), full(module))
     with optimiser.in_place():
         loss(module, IDS[0]).backward()
         optimiser.step(0)
@@ -86,7 +91,7 @@ def test_earlier_weights_come_back_also_for_rows_that_had_not_occurred_yet() -> 
 def test_outside_the_module_is_as_it_was() -> None:
     module = fresh_module()
     embedding = module.get_input_embeddings()  # type: ignore[operator]
-    optimiser = Optimizer(module, OPTIM, OneWorker())
+    optimiser = Optimizer(module, OPTIM, OneWorker(), full(module))
     with pytest.raises(KeyboardInterrupt), optimiser.in_place():
         loss(module, IDS[0]).backward()
         raise KeyboardInterrupt
@@ -107,7 +112,7 @@ def test_a_frozen_or_shared_embedding_is_not_trained_by_rows() -> None:
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     module = fresh_module()
     before = copy.deepcopy(module.state_dict())
-    optimiser = Optimizer(module, OPTIM, OneWorker())
+    optimiser = Optimizer(module, OPTIM, OneWorker(), full(module))
     with optimiser.in_place():
         (loss(module, IDS[0]) * float("inf")).backward()
         assert not torch.isfinite(torch.tensor(optimiser.step(0)))
