@@ -27,7 +27,7 @@ class Average:
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, value in weights.items():
             known = self.values[name]
-            if len(known) < len(value) and start is not None:
+            if known.shape != value.shape and start is not None:
                 known = self.values[name] = torch.cat([known, start[len(known) :]])
             known.lerp_(value, 1 - decay)
 

@@ -77,12 +77,20 @@ def _algorithm(optim: Optim, groups: list[dict[str, Any]]) -> torch.optim.Optimi
 
 
 class Optimizer:
-    """`optim.algorithm` over the parameters of `module` that `moves` names, each as it says.
+    """`optim.algorithm` over the parameters of `module` that `moves` names, each as it says, and those of `own` beside.
 
+    The latter are new, as a head is: they have its rate. No DDP knows them: `step` averages their gradients.
     AdamW: Loshchilov & Hutter 2019; NAdam: Dozat 2016; RAdam: Liu et al. 2020; Adafactor: Shazeer & Stern 2018.
     """
 
-    def __init__(self, module: nn.Module, optim: Optim, collective: Collective, moves: Mapping[str, Move]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        optim: Optim,
+        collective: Collective,
+        moves: Mapping[str, Move],
+        own: tuple[nn.Module, ...] = (),
+    ) -> None:
         self._optim = optim
         self._collective = collective
         self._rows = None if optim.algorithm in WHOLE else EmbeddingRows.of(module)
@@ -95,6 +103,12 @@ class Optimizer:
             rows = {"params": [self._rows.values], "weight_decay": 0.0, "scale": move.rate, "since": move.since}
             groups.append(rows)
             self._rows_since = move.since
+        self._own = {f"own {n}.{name}": value for n, part in enumerate(own) for name, value in part.named_parameters()}
+        self._moving |= self._own
+        if own:
+            scale = (optim.head_lr or optim.lr) / optim.lr
+            values = list(self._own.values())
+            groups.append({"params": values, "weight_decay": optim.weight_decay, "scale": scale, "since": 0})
         self._torch = _algorithm(optim, groups)
         self._average = Average(optim.ema_decay, self._tensors()) if optim.average else None
 
@@ -118,6 +132,10 @@ class Optimizer:
         worker.
         """
         rate = learning_rate(self._optim, number)
+        if self._collective.world > 1:
+            for value in self._own.values():
+                value.grad = self._collective.sum(torch.zeros_like(value) if value.grad is None else value.grad)
+                value.grad /= self._collective.world
         for group in self._torch.param_groups:
             group["lr"] = rate * group["scale"]
             if number < group["since"]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -117,3 +119,58 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
         (loss(module, IDS[0]) * float("inf")).backward()
         assert not torch.isfinite(torch.tensor(optimiser.step(0)))
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("algorithm", ["adamw", "nadam", "radam", "sgd", "adafactor"])
+def test_every_algorithm_by_rows_is_torchs_over_all_rows_and_goes_on_exactly(algorithm: Any) -> None:
+    """Also of an embedding that moves from the second step only, at half the rate."""
+    optim = OPTIM.model_copy(update={"algorithm": algorithm, "schedule": "inverse_sqrt", "average": "ema"})
+    by_rows, restored = fresh_module(), fresh_module()
+    whole = copy.deepcopy(by_rows)
+    moves = {name: Move(*((0.5, 1) if "embeddings" in name else (1.0, 0))) for name in full(whole)}
+    reference = {
+        "adamw": lambda groups: torch.optim.AdamW(groups),
+        "nadam": lambda groups: torch.optim.NAdam(groups, decoupled_weight_decay=True),
+        "radam": lambda groups: torch.optim.RAdam(groups, decoupled_weight_decay=True),
+        "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9),
+        "adafactor": lambda groups: torch.optim.Adafactor(groups),
+    }[algorithm](parameter_groups(whole, dict(whole.named_parameters()), optim, moves))
+    optimiser, again = (Optimizer(module, optim, OneWorker(), moves) for module in (by_rows, restored))
+    assert (optimiser._rows is None) == (algorithm == "adafactor")
+    averages = {name: value.detach().clone() for name, value in whole.named_parameters()}
+    kept: Any = None
+    with optimiser.in_place():
+        for step, ids in enumerate(IDS):
+            loss(by_rows, ids).backward()
+            optimiser.step(step)
+            if step == 1:
+                kept = copy.deepcopy((optimiser.weights(), optimiser.moments()))
+
+            loss(whole, ids).backward()
+            for group in reference.param_groups:
+                group["lr"] = 0.01 * (1 + step) ** -0.5 * group["scale"]
+                for value in group["params"]:
+                    value.grad = None if step < group["since"] else value.grad
+            nn.utils.clip_grad_norm_(whole.parameters(), 0.5)
+            reference.step()
+            reference.zero_grad()
+            decay = min(0.99, (2 + step) / (11 + step))
+            for name, value in whole.named_parameters():
+                averages[name] = decay * averages[name] + (1 - decay) * value.detach()
+    assert_close(by_rows, dict(whole.named_parameters()))
+
+    with again.in_place():
+        again.resume(*kept)
+        loss(restored, IDS[2]).backward()
+        again.step(2)
+    assert all(map(torch.equal, by_rows.parameters(), restored.parameters()))
+    optimiser.finish(None)
+    again.finish(None)
+    assert_close(by_rows, averages)
+    assert all(map(torch.equal, by_rows.parameters(), restored.parameters()))
+
+
+def assert_close(module: nn.Module, expected: Mapping[str, Tensor]) -> None:
+    for name, value in module.named_parameters():
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=2e-5, msg=lambda t, n=name: f"{n}: {t}")

@@ -75,24 +75,19 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
 def stack(model: nn.Module) -> list[list[str]]:
     """The names of all parameters from output to input: the head, the layers, the last one first, the embeddings.
 
-    What the body has behind a layer and outside of all (a final normalisation) belongs to that layer; what it has
-    before the first one, and every embedding, to the embeddings. A head that the model does not have is left out.
+    What stands behind a layer and in none of them (a final normalisation) belongs to that layer; what stands before the
+    first one, or is of the embeddings by its name, to the embeddings. A head that the model does not have is left out.
     """
     found = layers(model)
-    level = {id(value): -1 for value in head_parameters(model)}
-    for number, layer in enumerate(found):
-        level |= {id(value): len(found) - 1 - number for value in layer.parameters()}
     bottom = len(found)
-    level |= {
-        id(part.weight): bottom
-        for part in model.modules()
-        if isinstance(part, torch.nn.Embedding) and id(part.weight) not in level
-    }
-    levels: list[list[str]] = [[] for _ in range(len(found) + 2)]
-    at = bottom
+    level = {id(value): -1 for value in head_parameters(model)}
+    for number, layer in enumerate(found, start=1):
+        level |= {id(value): bottom - number for value in layer.parameters()}
+    levels: list[list[str]] = [[] for _ in range(bottom + 2)]
+    behind = bottom
     for name, value in model.named_parameters():
-        own = level.get(id(value), at)
-        at = own if 0 <= own < bottom else at
+        own = level.get(id(value), bottom if "embed" in name else behind)
+        behind = own if 0 <= own < bottom else behind
         levels[own + 1].append(name)
     return [names for names in levels if names]
 
