@@ -47,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "cross_validation",
         "screening",
         "predict",
+        "ensembles",
         "analysis",
         "report",
     ),
