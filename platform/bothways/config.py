@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
@@ -197,10 +198,15 @@ class Model(Config):
 
 class Augment(Config):
     """Rows as (original, copies): each epoch shows every training row's original (if kept) and `n_aug` copies,
-    each copy changed by one sub-policy drawn for that row, epoch and copy."""
+    each copy changed by one sub-policy drawn for that row, epoch and copy.
+
+    `balance`: `n_aug` is for rows of the commonest class; rows of the others get as many more, up to 64, as make their
+    classes equally large.
+    """
 
     n_aug: Annotated[int, Field(ge=0, le=64)] = 0
     keep_original: bool = True
+    balance: bool = False
     policy: tuple[tuple[_Operation, ...], ...] = ()
 
 
@@ -243,6 +249,11 @@ class OutputSide(Config):
         """The summands that count."""
         return tuple(term for term in self.objectives if term.weight > 0)
 
+    def for_classes(self, counts: Sequence[int]) -> OutputSide:
+        """The same for training rows of which `counts` are of each class."""
+        terms = [t.model_copy(update={"objective": t.objective.for_classes(counts)}) for t in self.objectives]
+        return self.model_copy(update={"objectives": tuple(terms)})
+
     @property
     def beside(self) -> tuple[Beside, ...]:
         """The rows that they read beside those of a batch, each kind once."""
@@ -264,7 +275,8 @@ class Optim(Config):
 
     `head_lr`: peak rate of the new head (null: `lr`); ten times `lr` gets few-label runs off the plateau on which a
     random head leaves them. `warmup`: share of the steps. `accumulate`: forward passes a step is cut into (memory, not
-    mathematics). `momentum`: of sgd.
+    mathematics). `momentum`: of sgd. `sampling`: `balanced` shows every class equally often, and every row of a class
+    as often as any other of it.
     `average`: `ema` evaluates and keeps an exponential moving average of the weights; after step t its decay is
     `ema_decay`, but at most (1 + t) / (10 + t).
     `evaluate_every`: steps between reports on the selection rows. `patience`: reports without a better selection
@@ -273,6 +285,7 @@ class Optim(Config):
 
     steps: Count = 200
     batch_size: Count = 16
+    sampling: Literal["natural", "balanced"] = "natural"
     algorithm: Literal["adamw", "nadam", "radam", "adafactor", "sgd"] = "adamw"
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     lr: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-4
@@ -346,6 +359,7 @@ class Search(Config):
     """How experiments are proposed. `space`: a space file, relative to the pipeline file that names it.
 
     `metric`: of the selection rows, at a trial's last report; whether more or less is better is the task's to say.
+    Where classes are of unequal size, `macro_f1` counts each of them alike.
 
     `folds`, `repeats`: a trial is `repeats` x `folds` trainings in a row, each on a fold of the training and selection
     rows, and the metric is over all rows scored so far; null: one training on the splits as they are.

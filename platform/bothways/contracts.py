@@ -179,6 +179,10 @@ class ObjectiveLike(Protocol):
         """
         ...
 
+    def for_classes(self, counts: Sequence[int]) -> ObjectiveLike:
+        """Itself for training rows of which `counts` are of each class, in the order of the label map."""
+        ...
+
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss: ...
 
 

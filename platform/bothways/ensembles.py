@@ -1,7 +1,7 @@
 """Several trained models as one: their weights averaged (model soups), or their probabilities.
 
-- `uniform`: the mean of all weights. `greedy`: from the best model on, each next one goes into the mean unless that makes
-  it worse on the selection rows (Wortsman et al. 2022). Both are one model, and cost what one costs.
+- `uniform`: the mean of all weights. `greedy`: from the best model on, each next one goes into the mean unless that
+  makes it worse on the selection rows (Wortsman et al. 2022). Both are one model, and cost what one costs.
 - `top-k`: the mean of the models' probabilities (Dietterich 2000). With models that differ by their seed only, this is
   a seed ensemble (deep ensembles, Lakshminarayanan et al. 2017).
 
@@ -27,7 +27,7 @@ from bothways import batching, models, training
 from bothways.checkpoints import atomic_directory
 from bothways.contracts import Batch, TaskLike
 from bothways.errors import UserError, one_line
-from bothways.predict import Prediction, Predictor, as_predictions
+from bothways.predict import Prediction, Predictor
 from bothways.seeding import F64
 
 Method = Literal["greedy", "uniform", "top-k"]
@@ -75,11 +75,19 @@ class Ensemble:
 
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """A prediction for each text (and its pair), in order."""
-        return as_predictions(self.probabilities(texts, pairs), self.labels)
+        found = np.mean([probabilities(member, texts, pairs) for member in self.members], axis=0)
+        return [
+            Prediction(
+                label=self.labels[int(row.argmax())], probabilities=dict(zip(self.labels, row.tolist(), strict=True))
+            )
+            for row in found
+        ]
 
-    def probabilities(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> F64:
-        """The probability of every label for each text (and its pair), in order: (N, C)."""
-        return np.asarray(np.mean([member.probabilities(texts, pairs) for member in self.members], axis=0))
+
+def probabilities(by: Predictor | Ensemble, texts: Sequence[str], pairs: Sequence[str] | None = None) -> F64:
+    """The probability of every label for each text (and its pair), in order: (N, C)."""
+    rows = [[said.probabilities[label] for label in by.labels] for said in by(texts, pairs)]
+    return np.array(rows, np.float64).reshape(len(texts), len(by.labels))
 
 
 def predictor(directory: Path, device: torch.device | str = "cpu") -> Predictor | Ensemble:
@@ -137,9 +145,9 @@ class _Rows:
 
     def metrics(self, by: Predictor | Ensemble) -> dict[str, float]:
         pairs = self.table["pair"].to_pylist() if by.paired else None
-        probabilities = torch.from_numpy(by.probabilities(self.table["text"].to_pylist(), pairs))
+        found = torch.from_numpy(probabilities(by, self.table["text"].to_pylist(), pairs))
         labels = torch.from_numpy(np.array(self.table["label"].to_numpy(), np.int64))
-        logits = probabilities.clamp_min(torch.finfo(torch.float64).tiny).log()
+        logits = found.clamp_min(torch.finfo(torch.float64).tiny).log()
         batch = Batch(inputs={}, labels=labels, is_copy=torch.zeros_like(labels, dtype=torch.bool))
         return self.task.metrics(self.task.sums(logits, batch))
 
@@ -203,11 +211,13 @@ def _alike(abouts: Mapping[str, models.About]) -> None:
     if not abouts:
         raise UserError("there is no saved model: no trial has finished")
     (first, one), *others = abouts.items()
+    if one.experiment.task.name != "classification":
+        raise UserError(f"{first} has the task {one.experiment.task.name}: soups and ensembles are of classifiers only")
     for name, other in others:
         if (other.labels, other.paired) != (one.labels, one.paired) or other.experiment.data != one.experiment.data:
             raise UserError(f"{first} and {name} were trained on other data: they cannot be compared")
         if other.experiment.task != one.experiment.task:
-            raise UserError(f"{first} and {name} have other tasks: they cannot be compared")
+            raise UserError(f"{first} and {name} have different tasks: they cannot be compared")
 
 
 def _blends(one: models.About, other: models.About) -> bool:

@@ -12,7 +12,6 @@ import torch
 
 from bothways import batching, models
 from bothways.errors import UserError
-from bothways.seeding import F64
 from bothways.training import ModelForward, predictions
 
 ROWS = 128
@@ -30,41 +29,41 @@ class Prediction:
 class Predictor:
     """A saved or exported model in memory. Raises `UserError` when `model_dir` holds none.
 
-    `bundle`: the model. `labels`: in the order of the label map. `paired`: whether it reads pairs.
+    `labels`: in the order of the label map. `paired`: whether it reads pairs.
     """
 
     def __init__(self, model_dir: Path | str, device: torch.device | str = "cpu") -> None:
         self._device = device
-        self.bundle, about = models.load_saved(Path(model_dir), device)
+        self._bundle, about = models.load_saved(Path(model_dir), device)
         self.labels = about.labels
         self.paired = about.paired
         experiment = about.experiment
         self._encode = batching.Encode(
-            tokenizer_path=self.bundle.path,
+            tokenizer_path=self._bundle.path,
             max_length=experiment.model.max_length,
             paired=self.paired,
-            vocabulary=self.bundle.vocabulary,
+            vocabulary=self._bundle.vocabulary,
             side=batching.evaluation_side(experiment.input),
             language=experiment.data.language,
             seed=experiment.seed,
         )
 
+    @property
+    def bundle(self) -> models.Bundle:
+        """The model."""
+        return self._bundle
+
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """A prediction for each text (and its pair), in order."""
-        return as_predictions(self.probabilities(texts, pairs), self.labels)
-
-    def probabilities(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> F64:
-        """The probability of every label for each text (and its pair), in order: (N, C)."""
         if (pairs is not None) != self.paired:
             raise UserError(
                 "this model reads pairs of texts" if self.paired else "this model reads single texts, no pairs"
             )
         if pairs is not None and len(pairs) != len(texts):
             raise UserError(f"{len(texts)} texts, but {len(pairs)} pairs")
-        count = len(texts)
-        probabilities = np.empty((count, len(self.labels)))
         if not texts:
-            return probabilities
+            return []
+        count = len(texts)
         rows = pa.table(
             {
                 "id": pa.array(range(count), pa.int64()),
@@ -76,16 +75,14 @@ class Predictor:
         encoded = self._encode(batching.evaluation_views(rows))
         order = np.argsort(batching.lengths(encoded), kind="stable")
         tables = batching.regroup([encoded.take(pa.array(order))], ROWS)
-        batches = [batching.collate(table, self.bundle.pad_id).to(self._device) for table in tables]
-        forward = ModelForward(self.bundle.module, self.bundle.module, "fp32")
+        batches = [batching.collate(table, self._bundle.pad_id).to(self._device) for table in tables]
+        forward = ModelForward(self._bundle.module, self._bundle.module, "fp32")
+        probabilities = np.empty((count, len(self.labels)))
         logits = torch.cat([found.cpu() for _, found in predictions(forward, batches)])
         probabilities[order] = torch.softmax(logits.double(), dim=1).numpy()
-        return probabilities
-
-
-def as_predictions(probabilities: F64, labels: Sequence[str]) -> list[Prediction]:
-    """Rows of probabilities (N, C) as predictions."""
-    return [
-        Prediction(label=labels[int(row.argmax())], probabilities=dict(zip(labels, row.tolist(), strict=True)))
-        for row in probabilities
-    ]
+        return [
+            Prediction(
+                label=self.labels[int(row.argmax())], probabilities=dict(zip(self.labels, row.tolist(), strict=True))
+            )
+            for row in probabilities
+        ]

@@ -111,8 +111,8 @@ def test_an_ensemble_is_the_mean_of_probabilities_and_stands_alone(sweep: Path, 
     found = made(sweep, tmp_path / "made", 0, 1, 2, 3, 4, method="top-k", k=3)
     assert found.members == tuple(c.name for c in found.candidates[:3])
     shutil.move(tmp_path / "made", tmp_path / "moved")
-    together = ensembles.predictor(tmp_path / "moved").probabilities(TEXTS)
-    alone = [Predictor(sweep / "trials" / name / "model").probabilities(TEXTS) for name in found.members]
+    together = ensembles.probabilities(ensembles.predictor(tmp_path / "moved"), TEXTS)
+    alone = [ensembles.probabilities(Predictor(sweep / "trials" / name / "model"), TEXTS) for name in found.members]
     np.testing.assert_allclose(together, (alone[0] + alone[1] + alone[2]) / 3, rtol=1e-12)
     assert together.sum(axis=1) == pytest.approx(np.ones(4))
     for text in ("{", '{"members": []}', '{"members": ["../000-control"]}'):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -209,3 +211,34 @@ def test_averaged_training_goes_on_to_the_last_bit(
                 break
         list(tiny.trial(what, tmp_path / str(stop), workspace).reports())
         assert all(torch.equal(value, expected[name]) for name, value in weights(workspace).items())
+
+
+def test_balanced_class_weights_are_those_of_the_training_rows(tmp_path: Path, workspace: Workspace) -> None:
+    data = tiny.dataset()
+    labels = pa.array([0] * 32 + [1] * 8, pa.int64())
+    data = dataclasses.replace(data, train=data.train.set_column(3, "label", labels), digest="unequal")
+    found = []
+    for weights_ in ("balanced", [40 / (2 * 32), 40 / (2 * 8)], []):
+        output = {"objectives": [{"name": "cross_entropy", "class_weights": weights_}]}
+        what = tiny.experiment(output=output, optim={"steps": 5})
+        assert what.spec()["output"]["objectives"][0]["class_weights"] == weights_
+        *_, last = tiny.trial(what, tmp_path / str(len(found)), workspace, data).reports()
+        found.append(last.metrics["train/loss"])
+    assert found[0] == found[1] != found[2]
+
+
+def test_balanced_sampling_and_copies_reach_the_training(tmp_path: Path, workspace: Workspace) -> None:
+    data = tiny.dataset()
+    labels = pa.array([0] * 36 + [1] * 4, pa.int64())
+    data = dataclasses.replace(data, train=data.train.set_column(3, "label", labels), digest="very unequal")
+    policy = {"policy": [[{"name": "random_swap", "p": 0.5}]]}
+    for parts, expected in (
+        ({"optim": {"steps": 10, "sampling": "balanced"}}, [40, 40]),
+        ({"optim": {"steps": 9}, "input": {"augment": {"balance": True, **policy}}}, [36, 36]),
+        ({"optim": {"steps": 5}}, [36, 4]),
+    ):
+        trial = tiny.trial(tiny.experiment(**parts), tmp_path / str(expected), workspace, data)
+        batches = list(trial._batches(0))
+        assert torch.bincount(torch.cat([batch.labels for batch in batches])).tolist() == expected
+        copies = sum(int(batch.is_copy.sum()) for batch in batches)
+        assert copies == (32 if "input" in parts else 0)

@@ -42,7 +42,7 @@ def body(model: nn.Module) -> Any:
     return cast("Any", model).base_model
 
 
-def layers(model: nn.Module) -> list[nn.Module]:
+def layers(model: nn.Module) -> nn.ModuleList:
     """The body's layers, from input to output; those of an encoder before those of its decoder.
 
     They are the longest module list of the encoder, decoder, or body. Raises `UserError` when there is none.
@@ -53,7 +53,7 @@ def layers(model: nn.Module) -> list[nn.Module]:
     found = [layer for half in lists if half for layer in max(half, key=len)]
     if not found:
         raise UserError(f"{type(model).__name__} has no list of layers: use trainable full or head")
-    return found
+    return torch.nn.ModuleList(found)
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
