@@ -33,7 +33,7 @@ def learning_rate(optim: Optim, step: int) -> float:
         return optim.lr * (step + 1) / warm
     since = step - warm
     done = since / max(1, optim.steps - warm)
-    factors = {
+    factors: dict[str, float] = {
         "constant": 1.0,
         "linear": 1 - done,
         "cosine": (1 + math.cos(math.pi * done)) / 2,
@@ -151,7 +151,7 @@ class Optimizer:
             if self._rows is not None and moves_rows:
                 self._rows.scatter()
             if self._average is not None:
-                self._average.update(number + 1, self._tensors(), self._rows and self._rows.start)
+                self._average.update(number + 1, self._tensors(), self._rows.start if self._rows else None)
         self._torch.zero_grad(set_to_none=True)
         return norm
 
