@@ -235,10 +235,10 @@ class Trial:
         experiment = self.experiment
         statistics = None
         if side is not None and side.augment.policy:
-            language = experiment.data.language
+            language, label_words = experiment.data.language, side.protect.label_words > 0
             statistics = self._workspace.remember(
-                ("statistics", self._dataset.digest, language, side.segmentation),
-                lambda: policy.statistics(self._dataset.train, language, side.segmentation),
+                ("statistics", self._dataset.digest, language, side.segmentation, label_words),
+                lambda: policy.statistics(self._dataset.train, language, side.segmentation, label_words=label_words),
             )
         return batching.Encode(
             tokenizer_path=self._bundle.path,
