@@ -9,22 +9,18 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from bothways.errors import UserError, did_you_mean
+from bothways.goals import Goals, check, measures, objectives
 from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, Component, Registry
+from bothways.search_config import Search as Search
+from bothways.strict import Config as Config
+from bothways.strict import Count, Probability
 
 Language = Literal["en", "zh"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Count = Annotated[int, Field(ge=1)]
 Column = str | Annotated[int, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Config(BaseModel):
-    """Frozen, refuses unknown keys and non-finite numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 if TYPE_CHECKING:
@@ -328,37 +324,6 @@ class Run(Config):
         return 1 if self.execution == "cold" else self.renew_after
 
 
-class Search(Config):
-    """How experiments are proposed. `space`: a space file, relative to the pipeline file that names it.
-
-    `metric`: of the selection rows, at a trial's last report; whether more or less is better is the task's to say.
-
-    `folds`, `repeats`: a trial is `repeats` x `folds` trainings in a row, each on a fold of the training and selection
-    rows, and the metric is over all rows scored so far; null: one training on the splits as they are.
-
-    `screen`: so many input sides of the space are judged by forward passes of two control models before the search, and
-    the best begin it (0: none).
-    ASHA: a trial may be stopped at the rungs `grace_steps` x `reduction_factor`^k of optimiser steps, at the first
-    report (`optim.evaluate_every`) at or after each. `grace_steps`: null is a quarter of a trial's steps.
-    `finalists`: the best so many finished trials and the control are trained again with `finalist_seeds` fresh seeds
-    each, and the best mean on the selection rows wins (0 seeds: the search's own scores decide).
-    `confirm_seeds`: fresh seeds with which control and winner are both trained again and scored on the test rows.
-    """
-
-    space: str
-    metric: str = "accuracy"
-    trials: Count = 16
-    seed: int = 0
-    folds: Annotated[int, Field(ge=2)] | None = None
-    repeats: Count = 1
-    screen: Annotated[int, Field(ge=0)] = 0
-    grace_steps: Count | None = None
-    reduction_factor: Annotated[int, Field(ge=2)] = 4
-    finalists: Count = 2
-    finalist_seeds: Annotated[int, Field(ge=0)] = 2
-    confirm_seeds: Count = 3
-
-
 class Pipeline(Config):
     """One file of `pipelines/`: what is run."""
 
@@ -369,11 +334,30 @@ class Pipeline(Config):
     run: Run = Run()
 
     @model_validator(mode="after")
-    def _metric_exists(self) -> Pipeline:
+    def _metrics_exist(self) -> Pipeline:
         known = self.experiment.task.directions
         if self.search and self.search.metric not in known:
             raise UserError(f"search.metric {self.search.metric!r}: {did_you_mean(self.search.metric, known)}")
+        if self.search and not self.search.perplexity:
+            if asked := [name for name in self.goals().names if name.startswith("text/perplexity")]:
+                raise UserError(
+                    f"{asked[0]} needs a language model: give search.perplexity, such as asset:smollm2-135m"
+                )
         return self
+
+    def goals(self) -> Goals:
+        """What the search is after. Raises `UserError` for a metric that no report has."""
+        assert self.search is not None
+        directions = self.experiment.task.directions
+        known, metric = measures(directions), f"selection/{self.search.metric}"
+        for name in self.search.constraints:
+            check(name, "search.constraints", known)
+        return Goals(
+            metric=metric,
+            mode=directions[self.search.metric],
+            also=objectives(self.search.also, metric, known),
+            bounds=self.search.constraints,
+        )
 
     @model_validator(mode="after")
     def _folds_once(self) -> Pipeline:

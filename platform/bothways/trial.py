@@ -104,7 +104,7 @@ class Trial:
 
     `directory`: this trial's own; holds its checkpoints and its saved model. A trial that finds a checkpoint there goes
     on from it. `notes`: one line for everything its user should know. `history`: all reports, also those made before a
-    restart. `sums`: the task's over the selection rows at the last of them, None before the first.
+    restart. `asked`: what its first report is to say of its copies. `sums`: the task's over the selection rows at the last of them, None before the first.
 
     Raises `UserError`, when the directory holds another experiment's checkpoint too.
     """
@@ -118,6 +118,7 @@ class Trial:
         execute: Execute,
         workspace: Workspace,
         directory: Path,
+        asked: text_effects.Asked | None = None,
     ) -> None:
         self._created = time.monotonic()
         self._started = 0.0
@@ -130,6 +131,7 @@ class Trial:
         self._execute = execute
         self._workspace = workspace
         self._directory = directory
+        self._asked = asked
         self._stored: dict[str, torch.Tensor] | None = None
         self._progress: training.Progress | None = None
         policy.check(experiment.input, experiment.data.language)
@@ -229,7 +231,7 @@ class Trial:
 
     def _effects(self) -> dict[str, float]:
         statistics = self._encode(self._training_side()).statistics
-        return text_effects.of_copies(self._dataset.train, self.experiment, statistics)
+        return text_effects.of_copies(self._dataset.train, self.experiment, statistics, self._asked)
 
     def _encode(self, side: InputSide | None) -> batching.Encode:
         experiment = self.experiment

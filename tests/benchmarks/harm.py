@@ -67,9 +67,7 @@ def hits(what: Experiment, workspace: Workspace) -> list[bool]:
     """Which test rows the trained experiment gets right."""
     rows = data.load(what.data)
     with tempfile.TemporaryDirectory() as folder:
-        trial = Trial(
-            what, rows, collective=OneWorker(), execute=execute, workspace=workspace, directory=Path(folder)
-        )
+        trial = Trial(what, rows, collective=OneWorker(), execute=execute, workspace=workspace, directory=Path(folder))
         for _ in trial.reports():
             pass
         return list(trial.score_test().hits)
