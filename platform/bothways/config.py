@@ -237,7 +237,7 @@ class OutputSide(Config):
     """What the model is asked to learn (`objectives`, a weighted sum) and which parameters may move (`trainable`)."""
 
     objectives: Annotated[tuple[_Term, ...], Field(validate_default=True)] = ({"name": "cross_entropy"},)  # type: ignore[assignment]
-    trainable: Annotated[Trainable, Field(validate_default=True)] = {"name": "full"}
+    trainable: Annotated[Trainable, Field(validate_default=True)] = {"name": "full"}  # noqa: RUF012 (pydantic copies it)
 
     @field_validator("objectives")
     @classmethod
@@ -278,7 +278,7 @@ class Experiment(Config):
     """
 
     seed: int = 0
-    task: Annotated[Task, Field(validate_default=True)] = {"name": "classification"}
+    task: Annotated[Task, Field(validate_default=True)] = {"name": "classification"}  # noqa: RUF012 (pydantic copies it)
     data: Data
     model: Model = Model()
     input: InputSide = InputSide()
@@ -338,11 +338,10 @@ class Pipeline(Config):
         known = self.experiment.task.directions
         if self.search and self.search.metric not in known:
             raise UserError(f"search.metric {self.search.metric!r}: {did_you_mean(self.search.metric, known)}")
-        if self.search and not self.search.perplexity:
-            if asked := [name for name in self.goals().names if name.startswith("text/perplexity")]:
-                raise UserError(
-                    f"{asked[0]} needs a language model: give search.perplexity, such as asset:smollm2-135m"
-                )
+        names = self.goals().names if self.search else ()
+        asked = [name for name in names if name.startswith("text/perplexity")]
+        if asked and self.search and not self.search.perplexity:
+            raise UserError(f"{asked[0]} needs a language model: set search.perplexity, to asset:smollm2-135m for one")
         return self
 
     def goals(self) -> Goals:

@@ -117,14 +117,13 @@ class Goals:
         values = np.array([self.values(trials[i]) for i in able]).reshape(len(able), len(self.modes))
         values *= [1.0 if mode == "max" else -1.0 for mode in self.modes]
         if self.also:
-            beaten = np.array(
-                [((values >= one).all(axis=1) & (values > one).any(axis=1)).any() for one in values], bool
-            )
-            able, values = np.array(able, int)[~beaten].tolist(), values[~beaten]
+            better = [(values >= one).all(axis=1) & (values > one).any(axis=1) for one in values]
+            free = [at for at, others in enumerate(better) if not others.any()]
+            able, values = [able[at] for at in free], values[free]
         return [able[at] for at in np.argsort(-values[:, 0], kind="stable").tolist()]
 
     def unmet(self, trials: Mapping[str, Mapping[str, float]]) -> str:
-        """One sentence for a search none of whose trials (by name) keeps the bounds: what was asked, what was nearest."""
+        """For a search none of whose trials (by name) keeps the bounds: what was asked, and what came nearest."""
         asked = ", ".join(f"{name} {bound}" for name, bound in self.bounds.items())
         said = f"No trial kept the constraints ({asked}), so the control stands"
         outside = {name: sum(max(0.0, e) for e in self.excesses(metrics).values()) for name, metrics in trials.items()}

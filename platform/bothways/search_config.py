@@ -27,8 +27,8 @@ class Search(Config):
     `confirm_seeds`: fresh seeds with which control and winner are both trained again and scored on the test rows.
     `constraints`: bounds that a trial must keep to be chosen: `{text/fidelity: {min: 0.9}}`. A trial whose copies break
     one is stopped at its first report. The control is asked nothing; where no other trial keeps them, it stands.
-    `also`: objectives beside the metric: `[{metric: text/distinct_2}]`. The trials that none dominates are reported, and
-    the best of them by the metric are the finalists. ASHA stops by the metric alone.
+    `also`: objectives beside the metric: `[{metric: text/distinct_2}]`. The trials that none dominates are reported,
+    and the best of them by the metric are the finalists. ASHA stops by the metric alone.
     `perplexity`: a causal language model, such as `asset:smollm2-135m`, that tells how natural it finds the copies of
     every trial; null: none.
     """
@@ -45,6 +45,6 @@ class Search(Config):
     finalists: Count = 2
     finalist_seeds: Annotated[int, Field(ge=0)] = 2
     confirm_seeds: Count = 3
-    constraints: dict[str, Bound] = {}
+    constraints: dict[str, Bound] = Field(default_factory=dict)
     also: tuple[Also, ...] = ()
     perplexity: str | None = None

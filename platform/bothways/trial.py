@@ -103,8 +103,9 @@ class Trial:
     """A trial of `experiment` on `dataset` by the workers of `collective`; every one of them makes this same object.
 
     `directory`: this trial's own; holds its checkpoints and its saved model. A trial that finds a checkpoint there goes
-    on from it. `notes`: one line for everything its user should know. `history`: all reports, also those made before a
-    restart. `asked`: what its first report is to say of its copies. `sums`: the task's over the selection rows at the last of them, None before the first.
+    on from it. `asked`: what its first report is to say of its copies. `notes`: one line for everything its user should
+    know. `history`: all reports, also those made before a restart. `sums`: the task's over the selection rows at the
+    last of them, None before the first.
 
     Raises `UserError`, when the directory holds another experiment's checkpoint too.
     """

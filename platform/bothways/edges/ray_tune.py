@@ -239,7 +239,7 @@ class LaneTrial(tune.Trainable):  # type: ignore[misc]
 class SparingASHA(ASHAScheduler):  # type: ignore[misc]
     """ASHA (Li et al. 2020) that never stops the control arm: all others are measured against it.
 
-    A trial whose copies break a constraint is stopped at once, and is on no rung: what copies are, training cannot mend.
+    A trial whose copies break a constraint is stopped at once, and is on no rung: training cannot mend what copies are.
     `steps`: of a whole trial, which is not stopped there: it has ended. `past`: the ended trials of an earlier process
     fill the rungs, so that a search that is taken up again stops as it did before.
     """
@@ -289,8 +289,8 @@ def run_search(
 ) -> None:
     """Propose, train and prune until `search.trials` trials have ended. What happened is in the hub's events.
 
-    Rungs are optimiser steps. `lanes`: as many as run trials; their number may change meanwhile. `controls`: directories
-    of rung 0's models, where labels of copies are looked at.
+    Rungs are optimiser steps. `lanes`: as many as run trials; their number may change meanwhile. `controls`: where rung
+    0's models are, when they are to look at copies.
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -80,7 +80,7 @@ def candidates(search: Search, space: spaces.Space, base: Experiment) -> list[di
 
 
 def controls(space: spaces.Space, base: Experiment, *, dataset: Dataset, directory: Path, run: Run) -> list[str]:
-    """The directories of the control models, each trained on the rows that the other one judges; kept in the sweep's."""
+    """The directories of the control models, each trained once a sweep on the rows that the other one judges."""
     file = directory / "controls.json"
     if file.exists():
         return list(json.loads(file.read_text("utf-8")))

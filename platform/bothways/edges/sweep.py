@@ -211,9 +211,7 @@ def _finalists(record: Record, plan: Plan) -> list[TrialRecord]:
         raise UserError(f"no trial has finished: {'; '.join(sorted(errors)) or 'all were stopped'}")
     control, ranked = record.searched[0], _front(record, plan)
     if not ranked and control not in finished:
-        raise UserError(
-            f"the control has not finished, and no other trial keeps the constraints: {_unmet(record, plan)}"
-        )
+        raise UserError(f"the control has not finished, and nothing else can be chosen. {_unmet(record, plan)}")
     if not plan.search.finalist_seeds:
         return ranked[:1] or [control]
     best = ranked[: plan.search.finalists]

@@ -1,8 +1,8 @@
 """A vocabulary map learned from two corpora: which words are each domain's own, and which of them mean alike.
 
-Own words: log-odds ratios with an informative Dirichlet prior (see `log_odds`). Alike: mutual nearest neighbours among word vectors, by
-cosines less the mean cosine to each one's ten neighbours (CSLS, Conneau et al. 2018), which keeps hubs from being
-everybody's. Forms of one word, told by their first letters, are not paired,
+Own words: log-odds ratios with an informative Dirichlet prior (see `log_odds`). Alike: mutual nearest neighbours among
+word vectors, by cosines less the mean cosine to each one's ten neighbours (CSLS, Conneau et al. 2018), which keeps hubs
+from being everybody's. Forms of one word, told by their first letters, are not paired,
 nor are WordNet's antonyms.
 """
 
