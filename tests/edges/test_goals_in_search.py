@@ -223,7 +223,7 @@ def test_a_sweep_with_a_constraint_and_two_objectives_reports_its_front(tmp_path
         + "input.protect.negators: [true, false]\n"
     )
     done = tune(file)
-    out, _ = done.communicate(timeout=500)
+    out, _ = done.communicate(timeout=900)
     assert done.returncode == 0, out
 
     sweep = tmp_path / "runs" / "tiny-001"
@@ -250,7 +250,7 @@ def test_a_sweep_with_a_constraint_and_two_objectives_reports_its_front(tmp_path
     assert len(json.loads((sweep / "controls.json").read_text())) == 2
 
     again = tune(file, "--resume", "search.trials=7")
-    out, _ = again.communicate(timeout=500)
+    out, _ = again.communicate(timeout=900)
     assert again.returncode == 0, out
     trials = {
         e["trial_id"]

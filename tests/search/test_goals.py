@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from pydantic import ValidationError
 
 from bothways import text_effects
 from bothways.config import Pipeline
+from bothways.errors import UserError
 from bothways.goals import TEXT, Bound, Goals
 from bothways.report import front, markdown
 from bothways.results import Arm, Estimate, SweepResult
+from bothways.yaml_io import load_pipeline
 
 ACCURACY, VARIETY, LOST = "selection/accuracy", "text/distinct_2", "text/protected_lost"
 BOTH = Goals(metric=ACCURACY, mode="max", also={VARIETY: "max"}, bounds={LOST: Bound(max=0)})
@@ -120,6 +123,18 @@ def test_what_is_wrong_with_a_goal_is_said(search: dict[str, Any], complaint: st
     with pytest.raises(ValidationError) as error:
         pipeline(**search)
     assert complaint in str(error.value)
+
+
+def test_a_file_and_the_command_line_can_bound_a_metric_and_mistakes_there_name_the_keys(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    bounds = "constraints: {text/fidelity: {min: 0.9}}"
+    file.write_text(f"name: x\nexperiment: {{data: {{source: a}}}}\nsearch:\n  space: s\n  {bounds}\n")
+    found = load_pipeline(file, ["search.constraints.text/fidelity.max=1"]).search
+    assert found is not None
+    assert found.constraints == {"text/fidelity": Bound(min=0.9, max=1)}
+    file.write_text(file.read_text().replace("min:", "mini:"))
+    with pytest.raises(UserError, match=r"x\.yaml:5: .*unknown key 'mini': did you mean 'min'\?"):
+        load_pipeline(file, [])
 
 
 def test_every_metric_of_copies_that_a_goal_may_name_is_one_that_is_told() -> None:
