@@ -202,6 +202,9 @@ def test_where_nothing_keeps_the_constraints_the_control_stands_and_it_is_said(t
         said = _unmet(Recorded(control, *lost), plan(tmp_path, BOUND))  # type: ignore[arg-type]
         assert said.startswith("No trial kept the constraints (text/protected_lost at most 0.1), so the control stands")
         assert said.endswith("The nearest was 002-x with text/protected_lost 0.25.")
+    beaten = (ended(0, score=0.9, variety=0.9), ended(1, score=0.8))  # it kept them, and is not on the front
+    assert finalists(tmp_path, PARETO, *beaten) == [0]
+    assert _unmet(Recorded(*beaten), plan(tmp_path, PARETO)) == ""  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"has not finished, and nothing else can be chosen\. No trial kept"):
         finalists(tmp_path, BOUND, ended(0, "failed", score=0.5), *lost)
 

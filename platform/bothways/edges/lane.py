@@ -110,6 +110,7 @@ class Lane:
         self._writing: Future[None] | None = None
         self._collective = DdpCollective()
         self._workspace = trial.Workspace(self._collective.device)
+        self._judges: dict[tuple[tuple[str, ...], str], tuple[text_effects.Judge, ...]] = {}
         self._attempt = self._collective.agree(uuid.uuid4().hex)
         if self._collective.rank == 0:
             where = f"in process {os.getpid()} on {ray.util.get_node_ip_address()}"
@@ -157,19 +158,21 @@ class Lane:
         if self._collective.rank:
             return text_effects.Asked(always=job.copies)
 
-        def judges() -> tuple[text_effects.Judge, ...]:
-            from bothways import text_judges
+        key = (tuple(job.controls), job.perplexity)
+        if key not in self._judges:
+            self._judges[key] = self._load(job)
+        return text_effects.Asked(always=job.copies, judges=self._judges[key])
 
-            device, found = self._collective.device, list[text_effects.Judge]()
-            if job.controls:
-                unlearnt = text_judges.unlearnt(self._dataset, Experiment(**job.experiment))
-                found.append(text_judges.Fidelity(list(zip(job.controls, unlearnt, strict=True)), device))
-            if job.perplexity:
-                found.append(text_judges.Perplexity(job.perplexity, device))
-            return tuple(found)
+    def _load(self, job: Job) -> tuple[text_effects.Judge, ...]:
+        from bothways import text_judges
 
-        key = ("judges", tuple(job.controls), job.perplexity)
-        return text_effects.Asked(always=job.copies, judges=self._workspace.remember(key, judges))
+        device, found = self._collective.device, list[text_effects.Judge]()
+        if job.controls:
+            unlearnt = text_judges.unlearnt(self._dataset, Experiment(**job.experiment))
+            found.append(text_judges.Fidelity(list(zip(job.controls, unlearnt, strict=True)), device))
+        if job.perplexity:
+            found.append(text_judges.Perplexity(job.perplexity, device))
+        return tuple(found)
 
     def _train(self, job: Job) -> None:
         """Train to the end, or until the hub says otherwise; save the model of a trial that was not stopped."""

@@ -143,7 +143,9 @@ def _same_sweep(plan: Plan, dataset: data.Dataset) -> str:
         "experiment": plan.pipeline.experiment.digest,
         "data": dataset.digest,
         "space": hashlib.sha256(plan.space.text.encode()).hexdigest(),
-        "search": plan.search.model_dump(exclude={"trials", "finalists", "finalist_seeds", "confirm_seeds"}),
+        "search": plan.search.model_dump(
+            mode="json", exclude={"trials", "finalists", "finalist_seeds", "confirm_seeds"}
+        ),
     }
     if not file.exists():
         file.write_text(json.dumps({"id": uuid.uuid4().hex, **now}, indent=1), encoding="utf-8")
@@ -230,10 +232,9 @@ def _front(record: Record, plan: Plan) -> list[TrialRecord]:
 
 def _unmet(record: Record, plan: Plan) -> str:
     """One sentence where no trial but the control keeps the constraints, else nothing."""
-    others = record.searched[1:]
-    if not plan.goals.bounds or any(trial in others for trial in _front(record, plan)):
-        return ""
-    return plan.goals.unmet({trial.trial_id: trial.metrics for trial in others if trial.reports})
+    others = {trial.trial_id: trial.metrics for trial in record.searched[1:] if trial.reports}
+    kept = any(plan.goals.kept(metrics) for metrics in others.values())
+    return "" if kept or not plan.goals.bounds else plan.goals.unmet(others)
 
 
 def _winner(record: Record, plan: Plan, finalists: list[TrialRecord], again: list[list[str]]) -> TrialRecord:
