@@ -209,6 +209,17 @@ def test_where_nothing_keeps_the_constraints_the_control_stands_and_it_is_said(t
         finalists(tmp_path, BOUND, ended(0, "failed", score=0.5), *lost)
 
 
+def test_a_search_with_goals_is_known_again_when_it_is_resumed_and_another_one_is_refused(tmp_path: Path) -> None:
+    from bothways.edges.sweep import _same_sweep
+    from tests import tiny
+
+    goals = {"constraints": {LOST: {"max": 0}}, "also": [{"metric": VARIETY}]}
+    first = _same_sweep(plan(tmp_path, PARETO, **goals), tiny.dataset())
+    assert _same_sweep(plan(tmp_path, PARETO, **goals, trials=99), tiny.dataset()) == first
+    with pytest.raises(UserError, match="was begun with another search"):
+        _same_sweep(plan(tmp_path, PARETO, **{**goals, "constraints": {LOST: {"max": 1}}}), tiny.dataset())
+
+
 @pytest.mark.slow
 def test_a_sweep_with_a_constraint_and_two_objectives_reports_its_front(tmp_path: Path) -> None:
     from tests.edges.test_sweep import runs, tune, write
