@@ -105,14 +105,16 @@ def rows(count: int, seed: int, first_id: int = 0, paired: bool = False) -> pa.T
     )
 
 
-def dataset(train: int = 40, paired: bool = False) -> Dataset:
-    """Three splits without a row in common."""
+def dataset(train: int = 40, paired: bool = False, unlabelled: int = 0) -> Dataset:
+    """Three splits without a row in common, and text without labels."""
+    without = rows(unlabelled, seed=4, first_id=30_000, paired=paired)
     return Dataset(
         train=rows(train, seed=1, paired=paired),
         selection=rows(30, seed=2, first_id=10_000, paired=paired),
         test=rows(25, seed=3, first_id=20_000, paired=paired),
         labels=LABELS,
-        digest=f"tiny-{train}-{paired}",
+        unlabelled=without.set_column(3, "label", pa.nulls(unlabelled, pa.int64())),
+        digest=f"tiny-{train}-{paired}-{unlabelled}",
         notes=(),
     )
 

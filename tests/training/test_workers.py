@@ -30,6 +30,18 @@ ARMS: dict[str, dict[str, Any]] = {
         "input": {"augment": {"n_aug": 1, "policy": [[{"name": "random_swap", "p": 0.5}]]}},
         "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "patience": 5},
     },
+    "domains": {
+        "output": {
+            "objectives": [
+                {"name": "coral", "weight": 100.0},
+                {"name": "mmd", "per_row": 2},
+                {"name": "dann"},
+                {"name": "domain_embedding"},
+                {"name": "gan", "weight": 0.5, "per_row": 2},
+            ]
+        },
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "batch_size": 16},
+    },
     "frozen": {"output": {"trainable": {"name": "last_n", "n": 1}}, "optim": {"steps": 6, "evaluate_every": 3}},
 }
 
@@ -57,7 +69,7 @@ def ddp_worker(rank: int, world: int, spec: str, directory: Path, answers: Any) 
         what = Experiment(**json.loads(spec))
         trial = Trial(
             what,
-            tiny.dataset(),
+            tiny.dataset(unlabelled=30),
             collective=Gloo(),
             execute=execute,
             workspace=workspace,

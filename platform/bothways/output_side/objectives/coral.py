@@ -1,0 +1,35 @@
+"""Correlation alignment (Sun & Saenko 2016): the features of two domains shall have the same covariance.
+
+L = CE(source) + weight * ||C_S - C_T||_F² / (4 H²), C the covariances of the features (H of them) of the labelled rows,
+the source, and of the unlabelled text beside them, the target. They are of the rows of a step, on all workers.
+H² is large, so that useful weights are too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from bothways.contracts import Forward
+from bothways.output_side.alignment import Alignment, statistic
+from bothways.registry import OBJECTIVES, Range
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@OBJECTIVES.register("coral")
+class Coral(Alignment):
+    """`weight`: of the distance. `per_row`: unlabelled rows for each row of the batch."""
+
+    term = "domain alignment by second moments"
+    source = "Deep CORAL, Sun & Saenko 2016"
+
+    weight: Annotated[float, Field(ge=0.0), Range(1.0, 10_000.0, log=True)] = 100.0
+
+    def align(
+        self, forward: Forward, source: Tensor, target: Tensor, progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        apart = statistic("coral", forward, source, target)
+        return self.weight * apart, {"distance": apart.detach()}
