@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "text_effects",
         "data",
         "tokenization",
+        "mixing",
         "batching",
         "fast_encoder",
         "models",

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from bothways import policy, seeding
-from bothways.config import Augment, InputSide, Language
+from bothways.config import Augment, InputSide, Language, SampleMixing
 from bothways.contracts import NO_LABEL, Batch, Beside
 from bothways.errors import UserError
 from bothways.seeding import F64
@@ -104,14 +104,17 @@ def evaluation_views(rows: pa.Table) -> pa.Table:
 
 def evaluation_side(side: InputSide) -> InputSide | None:
     """What of an input side applies to rows that are evaluated or served; None when that is nothing."""
-    return side.model_copy(update={"augment": Augment()}) if side.reconstruct else None
+    plain = {"augment": Augment(), "sample_mixing": SampleMixing()}
+    return side.model_copy(update=plain) if side.reconstruct else None
 
 
-def plan(lengths: I64, augment: Augment, *, batch_size: int, steps: int, seed: int) -> Plan:
+def plan(lengths: I64, augment: Augment, *, batch_size: int, steps: int, seed: int, weights: F64 | None = None) -> Plan:
     """The order of training: epochs over all (row, copy) in random order, rows of like length together in a batch.
 
     `lengths` (N,): tokens of each training row's original. Within windows of up to `MEGA_BATCH` batches (at most about
     an epoch) views are sorted by length, cut into batches, and the batches put in random order.
+    `weights` (N,): rows are drawn in proportion to these instead, one view at a time; the epoch of a view is how many
+    times it has come before.
     Raises `UserError` when there is nothing to show the model.
     """
     copies = np.arange(0 if augment.keep_original else 1, augment.n_aug + 1)
@@ -120,10 +123,14 @@ def plan(lengths: I64, augment: Augment, *, batch_size: int, steps: int, seed: i
         what = "the training split has no rows" if len(copies) else "n_aug is 0 and keep_original is false"
         raise UserError(f"there is nothing to train on: {what}")
     total = steps * batch_size
-    epochs = -(-total // per_epoch)
-    order = np.concatenate([seeding.permutation(per_epoch, seed, "order", epoch) for epoch in range(epochs)])[:total]
+    if weights is None:
+        epochs = -(-total // per_epoch)
+        orders = [seeding.permutation(per_epoch, seed, "order", epoch) for epoch in range(epochs)]
+        order, epoch = np.concatenate(orders)[:total], np.arange(total) // per_epoch
+    else:
+        order = _drawn(np.repeat(weights, len(copies)), total, seed)
+        epoch = _occurrences(order)
     row, copy = order // len(copies), copies[order % len(copies)]
-    epoch = np.arange(total) // per_epoch
 
     window = min(MEGA_BATCH, -(-per_epoch // batch_size)) * batch_size
     arranged = []
@@ -135,6 +142,29 @@ def plan(lengths: I64, augment: Augment, *, batch_size: int, steps: int, seed: i
     at = np.concatenate(arranged)
     progress = np.arange(steps) / steps
     return Plan(row=row[at], epoch=epoch[at], copy=copy[at], progress=progress)
+
+
+def _drawn(weights: F64, total: int, seed: int) -> I64:
+    """`total` positions in `weights`, each drawn in proportion to them, (total,)."""
+    up_to = np.cumsum(weights)
+    found = np.searchsorted(up_to, seeding.uniforms(seeding.keys(seed, "drawn", np.arange(total))) * up_to[-1], "right")
+    return np.asarray(np.minimum(found, np.flatnonzero(weights)[-1]), np.int64)
+
+
+def _occurrences(values: I64) -> I64:
+    """How many equal values came before each, (N,)."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    before = np.empty_like(values)
+    before[order] = np.arange(len(values)) - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
+    return before
+
+
+def joined(first: Plan, second: Plan) -> Plan:
+    """Steps of the rows of both."""
+    row, epoch, copy = (np.hstack([getattr(one, name) for one in (first, second)]) for name in ("row", "epoch", "copy"))
+    return replace(first, row=row, epoch=epoch, copy=copy)
 
 
 def with_beside(first: Plan, pools: Sequence[tuple[Beside, int, I64]], seed: int) -> Plan:

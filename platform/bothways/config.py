@@ -155,6 +155,15 @@ class Fold(Config):
         return self
 
 
+class Mixed(Config):
+    """Labelled rows of another domain. `source`: as `Data.source`, with the same columns; of an asset or hub dataset
+    with splits of its own, the training rows. `labels`: its labels' names, where ours are others: `{theirs: ours}`.
+    """
+
+    source: str
+    labels: dict[str, str] = {}
+
+
 class Data(Config):
     """Where labelled text comes from and how it is divided.
 
@@ -166,6 +175,9 @@ class Data(Config):
     `dedup`: what to do with texts found in more than one split or twice in one. `max_bad_rows`: more unusable rows
     than this (count, or share below 1) in one source is an error; fewer go to a quarantine file with their reasons.
     `fold`: train on one fold of a cross-validation; null: on the splits as they are.
+    `unlabelled_source`: text of the domain that the model is to serve; its labels are not read. It takes the place of
+    the rows that no split uses. `mix`: labelled rows of other domains, for `input.sample_mixing`. Neither ever has a
+    text of a split.
     """
 
     source: str
@@ -180,6 +192,8 @@ class Data(Config):
     fold: Fold | None = None
     dedup: Literal["drop", "error", "keep"] = "drop"
     max_bad_rows: Annotated[int | float, Field(ge=0)] = 0.01
+    unlabelled_source: str | None = None
+    mix: tuple[Mixed, ...] = ()
 
 
 class Model(Config):
@@ -212,16 +226,32 @@ class Protect(Config):
     words: tuple[str, ...] = ()
 
 
+class SampleMixing(Config):
+    """Data mixing: training rows of other domains (`data.mix`) in each batch.
+
+    `weight`: their share of a batch, in whole rows (one at least, if not 0; and one is our own). `temperature`: a
+    source of n rows has a part in proportion to n^(1/temperature) of them; 1: every row counts alike. `weighting`:
+    which rows of a source; `domain_classifier` draws a row in proportion to the odds, by its words, that it is of our
+    own domain (of that of `data.unlabelled_source`, if there is one).
+    """
+
+    weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    temperature: Annotated[float, Field(ge=1.0)] = 1.0
+    weighting: Literal["uniform", "domain_classifier"] = "uniform"
+
+
 class InputSide(Config):
     """What the model reads. `reconstruct` also applies at evaluation and serving; `augment` never does.
 
     `segmentation`: the unit of Chinese, its characters or words found by jieba (the extra `bothways[zh]`).
+    `sample_mixing`: training rows of other domains.
     """
 
     reconstruct: tuple[Transform, ...] = ()
     augment: Augment = Augment()
     protect: Protect = Protect()
     segmentation: Literal["character", "word"] = "character"
+    sample_mixing: SampleMixing = SampleMixing()
 
     @field_validator("reconstruct")
     @classmethod
@@ -294,6 +324,15 @@ class Experiment(Config):
     input: InputSide = InputSide()
     output: OutputSide = Field(default_factory=OutputSide)
     optim: Optim = Optim()
+
+    @model_validator(mode="after")
+    def _has_what_it_mixes(self) -> Experiment:
+        weight = self.input.sample_mixing.weight
+        if weight and not self.data.mix:
+            raise UserError(f"input.sample_mixing.weight is {weight}, but data.mix names no source to mix in")
+        if weight and self.optim.batch_size < 2:
+            raise UserError(f"input.sample_mixing.weight is {weight}, but a batch of one row cannot be shared")
+        return self
 
     def spec(self) -> dict[str, Any]:
         """Plain data that builds this experiment again."""

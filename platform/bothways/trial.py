@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +25,7 @@ from bothways import (
     assets,
     batching,
     checkpoints,
+    mixing,
     models,
     policy,
     seeding,
@@ -152,7 +153,7 @@ class Trial:
             return None
 
         def make() -> tokenization.Vocabulary:
-            tables = (dataset.train, dataset.selection, dataset.unlabelled)
+            tables = (dataset.train, dataset.selection, dataset.unlabelled, *dataset.mixed)
             columns = [table[name] for table in tables for name in ("text", "pair")]
             return tokenization.used(tokenization.tokenizer(str(assets.resolve(source))).backend_tokenizer, columns)
 
@@ -206,19 +207,12 @@ class Trial:
     def _batches(self, start: int) -> Iterator[Batch]:
         """This worker's share of every step from `start` on, on the device."""
         experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
-        optim = experiment.optim
-        plan = batching.plan(
-            self._lengths("train"),
-            experiment.input.augment,
-            batch_size=optim.batch_size,
-            steps=optim.steps,
-            seed=experiment.seed,
-        )
         beside = experiment.output.beside
         pools = [(kind, *self._pool(kind.source)) for kind in beside]
-        plan = batching.with_beside(plan, pools, experiment.seed).share(rank, world)
+        plan = batching.with_beside(self._plan(), pools, experiment.seed).share(rank, world)
         steps, rows = plan.row.shape
-        table = pa.concat_tables([self._dataset.train, self._dataset.unlabelled]) if beside else self._dataset.train
+        splits = ("train", "mixed", "unlabelled") if beside else ("train", "mixed")
+        table = pa.concat_tables([self._rows(split) for split in splits])
         views = plan.steps(start, steps).views(table)
         blocks = self._execute(views, self._encode(self._training_side()))
         for step in batching.regroup(blocks, rows):
@@ -226,11 +220,48 @@ class Trial:
             self._started = self._started or time.monotonic()
             yield batch
 
+    def _plan(self) -> batching.Plan:
+        """The views of labelled rows in each step: those of the training split, then those of `data.mix`."""
+        experiment, optim, side = self.experiment, self.experiment.optim, self.experiment.input
+        others = mixing.rows(side.sample_mixing, optim.batch_size)
+        own = batching.plan(
+            self._lengths("train"),
+            side.augment,
+            batch_size=optim.batch_size - others,
+            steps=optim.steps,
+            seed=experiment.seed,
+        )
+        if not others:
+            return own
+        second = batching.plan(
+            self._lengths("mixed"),
+            side.augment,
+            batch_size=others,
+            steps=optim.steps,
+            seed=seeding.integer(experiment.seed, "mixed"),
+            weights=mixing.weights(side.sample_mixing, [table.num_rows for table in self._dataset.mixed], self._odds()),
+        )
+        return batching.joined(own, replace(second, row=second.row + self._dataset.train.num_rows))
+
+    def _odds(self) -> seeding.F64 | None:
+        """How likely each row of `data.mix` is of our own domain; None when nobody asks."""
+        if self.experiment.input.sample_mixing.weighting == "uniform":
+            return None
+        dataset, about = self._dataset, self.experiment.data
+        ours = dataset.unlabelled if about.unlabelled_source else dataset.train
+        key = ("domain odds", dataset.digest, about.unlabelled_source, about.language)
+        return self._workspace.remember(key, lambda: mixing.domain_odds(ours, dataset.mixed, about.language))
+
+    def _rows(self, split: str) -> pa.Table:
+        """The rows of a split; of `mixed`, those of all sources, one after another."""
+        empty = self._dataset.train.slice(0, 0)
+        return pa.concat_tables([empty, *self._dataset.mixed]) if split == "mixed" else getattr(self._dataset, split)
+
     def _pool(self, source: str) -> tuple[int, batching.I64]:
         """Where the rows of a `Beside.source` begin among those of training, and the tokens of each."""
         if source == "labelled":
             return 0, self._lengths("train")
-        return self._dataset.train.num_rows, self._lengths("unlabelled")
+        return self._dataset.train.num_rows + self._rows("mixed").num_rows, self._lengths("unlabelled")
 
     def _training_side(self) -> InputSide | None:
         """The input side for training rows; None when it would change nothing."""
@@ -266,7 +297,7 @@ class Trial:
         """Tokens of every original of a split, as it stands in the data: the same for every input side."""
         model = self.experiment.model
         key = ("lengths", split, self._dataset.digest, model.source, model.vocabulary, model.max_length)
-        views = batching.evaluation_views(getattr(self._dataset, split))
+        views = batching.evaluation_views(self._rows(split))
         return self._workspace.remember(key, lambda: batching.lengths(self._encode(None)(views)))
 
     # -- evaluation and the model -----------------------------------------------------------------------------------

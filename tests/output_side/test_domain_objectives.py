@@ -91,9 +91,15 @@ def numeric(function: Callable[[F64], float], at: F64) -> F64:
     return found
 
 
-def coral(features: F64) -> float:
+def unit(features: F64) -> float:
+    return float((features[:N].var(0, ddof=1).mean() + features[N:].var(0, ddof=1).mean()) / 2)
+
+
+def coral(features: F64, scale: float | None = None) -> float:
+    """`scale`: the mean variance, which counts as given."""
+    scale = scale or unit(features)
     apart = np.cov(features[:N], rowvar=False) - np.cov(features[N:], rowvar=False)
-    return float(np.linalg.norm(apart, "fro") ** 2 / (4 * H**2))
+    return float(np.linalg.norm(apart, "fro") ** 2 / (4 * H**2 * scale**2))
 
 
 def distances(features: F64) -> F64:
@@ -119,7 +125,11 @@ def test_a_distance_of_domains_and_its_gradient_are_the_papers(
     knobs = {"weight": 3.0} if by == "alone" else {"weight": 3.0, "loss": name}
     forward, loss = run(name if by == "alone" else "domain_embedding", **knobs)
     assert float(loss.total.detach()) == pytest.approx(hard(FEATURES) + 3 * reference(FEATURES), rel=1e-9)
-    given = {} if name == "coral" else {"middle": distances(FEATURES).sum() / ((N + M) * (N + M - 1))}
+    given = (
+        {"scale": unit(FEATURES)}
+        if name == "coral"
+        else {"middle": distances(FEATURES).sum() / ((N + M) * (N + M - 1))}
+    )
     expected = numeric(lambda x: hard(x) + 3 * reference(x, **given), FEATURES)
     assert forward.features.grad is not None
     np.testing.assert_allclose(forward.features.grad.numpy(), expected, atol=1e-7)

@@ -29,10 +29,10 @@ ACTIVE: dict[str, list[dict[str, Any]]] = {
     "label_smoothing": [{"epsilon": 0.2}, {"epsilon": 0.2, "augmented_only": True}],
     "rdrop": [{"alpha": 2.0}],
     "consistency": [{"confidence": 0.0}, {"rows": "labelled", "per_row": 2, "annealing": "linear", "confidence": 0.45}],
-    "coral": [{"weight": 500.0}],
-    "mmd": [{"weight": 0.05, "per_row": 2}],
+    "coral": [{}],
+    "mmd": [{"weight": 0.01, "per_row": 2}],
     "dann": [{"weight": 0.5, "per_row": 2}],
-    "domain_embedding": [{"loss": "dann"}, {"loss": "coral", "weight": 500.0}, {"weight": 0.05, "per_row": 2}],
+    "domain_embedding": [{"loss": "dann"}, {"loss": "coral", "weight": 3.0}, {"weight": 0.01, "per_row": 2}],
     "gan": [{"matching": 0.0}, {"weight": 0.5, "per_row": 2}],
     "adversarial": [
         {"method": "fgm", "lr": 0.3},

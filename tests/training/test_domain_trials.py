@@ -17,7 +17,7 @@ TWO_DOMAINS = {
             {"name": "dann", "weight": 0.3},
             {"name": "gan", "weight": 0.5},
             {"name": "domain_embedding", "loss": "dann", "weight": 0.2},
-            {"name": "coral", "weight": 100.0},
+            {"name": "coral"},
         ],
     },
     "optim": {"steps": 8, "evaluate_every": 2, "patience": 10},

@@ -33,7 +33,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "domains": {
         "output": {
             "objectives": [
-                {"name": "coral", "weight": 100.0},
+                {"name": "coral"},
                 {"name": "mmd", "per_row": 2},
                 {"name": "dann"},
                 {"name": "domain_embedding"},

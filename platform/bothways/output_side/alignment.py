@@ -82,9 +82,13 @@ def statistic(kind: str, forward: Forward, source: Tensor, target: Tensor) -> Te
 
 
 def coral(source: Tensor, target: Tensor) -> Tensor:
-    """The squared Frobenius distance of the covariances of (N, H) and (M, H), over 4 H² (Sun & Saenko 2016)."""
-    apart: Tensor = ((source.T.cov() - target.T.cov()) ** 2).sum() / (4 * source.shape[1] ** 2)
-    return apart
+    """The squared Frobenius distance of the covariances of (N, H) and (M, H), over 4 H² (Sun & Saenko 2016).
+
+    The unit of the features is their root mean variance in both domains, which counts as given.
+    """
+    unit = (source.detach().var(dim=0).mean() + target.detach().var(dim=0).mean()) / 2
+    squared: Tensor = ((source.T.cov() - target.T.cov()) ** 2).sum()
+    return squared / (4 * (source.shape[1] * unit).clamp_min(1e-12) ** 2)
 
 
 def mmd(source: Tensor, target: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Correlation alignment (Sun & Saenko 2016): the features of two domains shall have the same covariance.
 
-L = CE(source) + weight * ||C_S - C_T||_F² / (4 H²), C the covariances of the features (H of them) of the labelled rows,
-the source, and of the unlabelled text beside them, the target. They are of the rows of a step, on all workers.
-H² is large, so that useful weights are too.
+L = CE(source) + weight * ||C_S - C_T||_F² / (4 H² u²), C the covariances of the features (H of them) of the labelled
+rows, the source, and of the unlabelled text beside them, the target. They are of the rows of a step, on all workers.
+u is the mean variance of a feature, without a gradient. The paper has no u: where features vary by a hundredth, as
+those of a new pooling layer do, its term is 10^-8 and useful weights differ from model to model.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Coral(Alignment):
     term = "domain alignment by second moments"
     source = "Deep CORAL, Sun & Saenko 2016"
 
-    weight: Annotated[float, Field(ge=0.0), Range(1.0, 10_000.0, log=True)] = 100.0
+    weight: Annotated[float, Field(ge=0.0), Range(0.3, 30.0, log=True)] = 3.0
 
     def align(
         self, forward: Forward, source: Tensor, target: Tensor, progress: float
