@@ -18,7 +18,7 @@ PACKAGE = ROOT / "platform" / "bothways"
 LAYERS: tuple[tuple[str, ...], ...] = (
     # words: the standard library, numpy, pydantic, yaml
     (
-        *("errors", "lazy", "seeding", "registry", "config", "contracts", "results"),
+        *("errors", "lazy", "seeding", "registry", "config", "data_config", "contracts", "results"),
         *("complaints", "knobs", "shape", "spaces", "yaml_io"),
     ),
     # tools

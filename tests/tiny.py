@@ -105,8 +105,8 @@ def rows(count: int, seed: int, first_id: int = 0, paired: bool = False) -> pa.T
     )
 
 
-def dataset(train: int = 40, paired: bool = False, unlabelled: int = 0) -> Dataset:
-    """Three splits without a row in common, and text without labels."""
+def dataset(train: int = 40, paired: bool = False, unlabelled: int = 0, mixed: int = 0) -> Dataset:
+    """Three splits without a row in common, text without labels, and rows of another source."""
     without = rows(unlabelled, seed=4, first_id=30_000, paired=paired)
     return Dataset(
         train=rows(train, seed=1, paired=paired),
@@ -114,7 +114,8 @@ def dataset(train: int = 40, paired: bool = False, unlabelled: int = 0) -> Datas
         test=rows(25, seed=3, first_id=20_000, paired=paired),
         labels=LABELS,
         unlabelled=without.set_column(3, "label", pa.nulls(unlabelled, pa.int64())),
-        digest=f"tiny-{train}-{paired}-{unlabelled}",
+        mixed=(rows(mixed, seed=5, first_id=40_000, paired=paired),) if mixed else (),
+        digest=f"tiny-{train}-{paired}-{unlabelled}-{mixed}",
         notes=(),
     )
 

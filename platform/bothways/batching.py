@@ -15,8 +15,9 @@ import pyarrow as pa
 import torch
 
 from bothways import policy, seeding
-from bothways.config import Augment, InputSide, Language, SampleMixing
+from bothways.config import Augment, InputSide, Language
 from bothways.contracts import NO_LABEL, Batch, Beside
+from bothways.data_config import SampleMixing
 from bothways.errors import UserError
 from bothways.seeding import F64
 from bothways.tokenization import Vocabulary, encoder

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
 from bothways.contracts import Beside
+from bothways.data_config import Fold as Fold
+from bothways.data_config import Mixed, SampleMixing, refuse_impossible
 from bothways.errors import UserError, did_you_mean
 from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, Component, Registry
 
@@ -138,32 +140,6 @@ class Splits(Config):
         raise ValueError(f"is {size}: a split is a count of rows (1 or more) or a share (between 0 and 1)")
 
 
-class Fold(Config):
-    """One fold of a cross-validation: of `of` equal parts of the training and selection rows together, stratified and
-    drawn by `split_seed`, part `number` (from 0) takes the place of the selection rows and the others train. The test
-    rows are those that they are without it. `repeat`: another division into as many parts.
-    """
-
-    of: Annotated[int, Field(ge=2)]
-    number: Annotated[int, Field(ge=0)] = 0
-    repeat: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _is_one_of_them(self) -> Fold:
-        if self.number >= self.of:
-            raise ValueError(f"number {self.number} is not one of {self.of} parts: they are counted from 0")
-        return self
-
-
-class Mixed(Config):
-    """Labelled rows of another domain. `source`: as `Data.source`, with the same columns; of an asset or hub dataset
-    with splits of its own, the training rows. `labels`: its labels' names, where ours are others: `{theirs: ours}`.
-    """
-
-    source: str
-    labels: dict[str, str] = {}
-
-
 class Data(Config):
     """Where labelled text comes from and how it is divided.
 
@@ -224,20 +200,6 @@ class Protect(Config):
     negators: bool = True
     numbers: bool = True
     words: tuple[str, ...] = ()
-
-
-class SampleMixing(Config):
-    """Data mixing: training rows of other domains (`data.mix`) in each batch.
-
-    `weight`: their share of a batch, in whole rows (one at least, if not 0; and one is our own). `temperature`: a
-    source of n rows has a part in proportion to n^(1/temperature) of them; 1: every row counts alike. `weighting`:
-    which rows of a source; `domain_classifier` draws a row in proportion to the odds, by its words, that it is of our
-    own domain (of that of `data.unlabelled_source`, if there is one).
-    """
-
-    weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    temperature: Annotated[float, Field(ge=1.0)] = 1.0
-    weighting: Literal["uniform", "domain_classifier"] = "uniform"
 
 
 class InputSide(Config):
@@ -327,11 +289,7 @@ class Experiment(Config):
 
     @model_validator(mode="after")
     def _has_what_it_mixes(self) -> Experiment:
-        weight = self.input.sample_mixing.weight
-        if weight and not self.data.mix:
-            raise UserError(f"input.sample_mixing.weight is {weight}, but data.mix names no source to mix in")
-        if weight and self.optim.batch_size < 2:
-            raise UserError(f"input.sample_mixing.weight is {weight}, but a batch of one row cannot be shared")
+        refuse_impossible(self.input.sample_mixing, self.data.mix, self.optim.batch_size)
         return self
 
     def spec(self) -> dict[str, Any]:

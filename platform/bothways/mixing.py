@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
-from bothways.config import Language, SampleMixing
+from bothways import batching, seeding
+from bothways.batching import I64
+from bothways.config import Data, Experiment
+from bothways.data_config import SampleMixing
 from bothways.seeding import F64
+
+if TYPE_CHECKING:
+    from bothways.data import Dataset
 
 SURE = 1e-3
 """Odds are as if the classifier gave no domain less than this probability: one row shall not stand for all."""
 _FOLDS = 5
+
+
+def plan(
+    experiment: Experiment, sizes: Sequence[int], *, lengths: Callable[[str], I64], odds: Callable[[], F64]
+) -> batching.Plan:
+    """The labelled views of each step: those of the training rows, then those of other domains.
+
+    `sizes`: rows of each source of `data.mix`; they follow the training rows in the table. `lengths`: of the rows of
+    `train` and `mixed`. `odds`: what `domain_odds` gives, asked for when needed.
+    """
+    side, optim = experiment.input, experiment.optim
+    others = rows(side.sample_mixing, optim.batch_size)
+    trained = lengths("train")
+    own = batching.plan(
+        trained, side.augment, batch_size=optim.batch_size - others, steps=optim.steps, seed=experiment.seed
+    )
+    if not others:
+        return own
+    judged = odds() if side.sample_mixing.weighting == "domain_classifier" else None
+    second = batching.plan(
+        lengths("mixed"),
+        side.augment,
+        batch_size=others,
+        steps=optim.steps,
+        seed=seeding.integer(experiment.seed, "mixed"),
+        weights=weights(side.sample_mixing, sizes, judged),
+    )
+    return batching.joined(own, replace(second, row=second.row + len(trained)))
 
 
 def rows(mixing: SampleMixing, batch_size: int) -> int:
@@ -34,8 +69,9 @@ def weights(mixing: SampleMixing, sizes: Sequence[int], odds: F64 | None) -> F64
     return np.asarray(part[source] * within / np.bincount(source, weights=within)[source])
 
 
-def domain_odds(ours: pa.Table, others: Sequence[pa.Table], language: Language) -> F64:
-    """The odds that each row of `others` is of the domain of `ours`, to six digits, (N,).
+def domain_odds(dataset: Dataset, data: Data) -> F64:
+    """The odds that each row of `dataset.mixed` is of our domain, to six digits, (N,): that of the training rows, or of
+    `data.unlabelled_source` if there is one.
 
     By logistic regression on tf-idf of words (Chinese: characters) and pairs of them; both domains weigh the same, and
     a row is judged by a classifier that has not learnt from it.
@@ -44,12 +80,13 @@ def domain_odds(ours: pa.Table, others: Sequence[pa.Table], language: Language) 
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    texts = [text for table in (ours, *others) for text in table["text"].to_pylist()]
+    ours = dataset.unlabelled if data.unlabelled_source else dataset.train
+    texts = [text for table in (ours, *dataset.mixed) for text in table["text"].to_pylist()]
     is_ours = np.arange(len(texts)) < ours.num_rows
     folds = min(_FOLDS, ours.num_rows, len(texts) - ours.num_rows)
     if folds < 2:
         return np.ones(len(texts) - ours.num_rows)
-    unit = "char" if language == "zh" else "word"
+    unit = "char" if data.language == "zh" else "word"
     features = TfidfVectorizer(analyzer=unit, ngram_range=(1, 2), sublinear_tf=True)
     judged = cross_val_predict(
         LogisticRegression(class_weight="balanced", max_iter=1000),

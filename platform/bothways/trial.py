@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -221,36 +221,15 @@ class Trial:
             yield batch
 
     def _plan(self) -> batching.Plan:
-        """The views of labelled rows in each step: those of the training split, then those of `data.mix`."""
-        experiment, optim, side = self.experiment, self.experiment.optim, self.experiment.input
-        others = mixing.rows(side.sample_mixing, optim.batch_size)
-        own = batching.plan(
-            self._lengths("train"),
-            side.augment,
-            batch_size=optim.batch_size - others,
-            steps=optim.steps,
-            seed=experiment.seed,
+        """The labelled views of each step."""
+        dataset, experiment = self._dataset, self.experiment
+        key = ("domain odds", dataset.digest, experiment.data.unlabelled_source, experiment.data.language)
+        return mixing.plan(
+            experiment,
+            [table.num_rows for table in dataset.mixed],
+            lengths=self._lengths,
+            odds=lambda: self._workspace.remember(key, lambda: mixing.domain_odds(dataset, experiment.data)),
         )
-        if not others:
-            return own
-        second = batching.plan(
-            self._lengths("mixed"),
-            side.augment,
-            batch_size=others,
-            steps=optim.steps,
-            seed=seeding.integer(experiment.seed, "mixed"),
-            weights=mixing.weights(side.sample_mixing, [table.num_rows for table in self._dataset.mixed], self._odds()),
-        )
-        return batching.joined(own, replace(second, row=second.row + self._dataset.train.num_rows))
-
-    def _odds(self) -> seeding.F64 | None:
-        """How likely each row of `data.mix` is of our own domain; None when nobody asks."""
-        if self.experiment.input.sample_mixing.weighting == "uniform":
-            return None
-        dataset, about = self._dataset, self.experiment.data
-        ours = dataset.unlabelled if about.unlabelled_source else dataset.train
-        key = ("domain odds", dataset.digest, about.unlabelled_source, about.language)
-        return self._workspace.remember(key, lambda: mixing.domain_odds(ours, dataset.mixed, about.language))
 
     def _rows(self, split: str) -> pa.Table:
         """The rows of a split; of `mixed`, those of all sources, one after another."""

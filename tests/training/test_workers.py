@@ -40,6 +40,8 @@ ARMS: dict[str, dict[str, Any]] = {
                 {"name": "gan", "weight": 0.5, "per_row": 2},
             ]
         },
+        "data": {"mix": [{"source": "made in the test"}]},
+        "input": {"sample_mixing": {"weight": 0.3, "weighting": "domain_classifier"}},
         "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "batch_size": 16},
     },
     "frozen": {"output": {"trainable": {"name": "last_n", "n": 1}}, "optim": {"steps": 6, "evaluate_every": 3}},
@@ -69,7 +71,7 @@ def ddp_worker(rank: int, world: int, spec: str, directory: Path, answers: Any) 
         what = Experiment(**json.loads(spec))
         trial = Trial(
             what,
-            tiny.dataset(unlabelled=30),
+            tiny.dataset(unlabelled=30, mixed=20),
             collective=Gloo(),
             execute=execute,
             workspace=workspace,
