@@ -18,7 +18,7 @@ PACKAGE = ROOT / "platform" / "bothways"
 LAYERS: tuple[tuple[str, ...], ...] = (
     # words: the standard library, numpy, pydantic, yaml
     (
-        *("errors", "lazy", "seeding", "registry", "config", "contracts", "results"),
+        *("errors", "lazy", "seeding", "registry", "config", "contracts", "task_contract", "results"),
         *("complaints", "knobs", "shape", "spaces", "yaml_io"),
     ),
     # tools
@@ -31,12 +31,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "policy",
         "policy_file",
         "policy_apply",
+        "policy_places",
         "text_effects",
         "data",
         "tokenization",
         "batching",
         "fast_encoder",
         "models",
+        "pretrained",
         "embedding_rows",
         "word_vectors",
         "optimizer",

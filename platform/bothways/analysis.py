@@ -8,7 +8,7 @@ from scipy import stats
 
 from bothways.results import Estimate
 
-Hits = npt.NDArray[np.bool_]
+Hits = npt.NDArray[np.float64]
 
 
 def estimate(values: npt.ArrayLike, confidence: float = 0.95) -> Estimate:

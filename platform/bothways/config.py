@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from bothways.contracts import Beside
 from bothways.errors import UserError, did_you_mean
 from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, Component, Registry
+from bothways.task_contract import refuse_misfit
 
 Language = Literal["en", "zh"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -294,6 +295,11 @@ class Experiment(Config):
     input: InputSide = InputSide()
     output: OutputSide = Field(default_factory=OutputSide)
     optim: Optim = Optim()
+
+    @model_validator(mode="after")
+    def _task_fits(self) -> Experiment:
+        refuse_misfit(self)
+        return self
 
     def spec(self) -> dict[str, Any]:
         """Plain data that builds this experiment again."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bothways.lazy import torch
+from bothways.task_contract import Logits
+from bothways.task_contract import TaskLike as TaskLike
 
 if TYPE_CHECKING:  # names only: this layer imports neither torch nor pyarrow
     import pyarrow as pa
@@ -40,7 +42,10 @@ class Batch:
     """N encoded rows, padded to T tokens, on the model's device.
 
     `inputs`: what the model's forward takes (`input_ids`, `attention_mask`, …), each int64 (N, T).
-    `labels`: int64 (N,), `NO_LABEL` for a row without one. `is_copy`: bool (N,), true for augmented copies.
+    `labels`: int64 (N,), the class of each row; int64 (N, T), of each token; float32 (N,) or (N, L), numbers.
+    `NO_LABEL` for a row or token without one. `is_copy`: bool (N,), true for augmented copies.
+    `references`: at evaluation only, for each row what its task needs beyond labels to score or to write out a
+    prediction (a text, say); empty where labels are enough.
     `beside`: what objectives have asked for: of each kind one batch of N x `per_row` rows for every view, the same
     rows in the same order, as they are and then, if asked for, changed; all of them padded to T as well.
     `progress`: the share of the training that lies before this step.
@@ -49,12 +54,20 @@ class Batch:
     inputs: Mapping[str, Tensor]
     labels: Tensor
     is_copy: Tensor
+    references: tuple[Any, ...] = ()
     beside: Mapping[Beside, tuple[Batch, ...]] = field(default_factory=dict)
     progress: float = 0.0
 
     def __len__(self) -> int:
         """N."""
         return int(self.labels.shape[0])
+
+    def per_row(self, values: Tensor) -> Tensor:
+        """A number for each row from one for each label: (N,) as it is; of (N, T), the mean over the row's labels."""
+        if values.dim() == 1:
+            return values
+        real = self.labels != NO_LABEL
+        return (values * real).sum(dim=1) / real.sum(dim=1).clamp_min(1)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         inputs = {name: change(values) for name, values in self.inputs.items()}
@@ -126,29 +139,6 @@ class Forward(Protocol):
         ...
 
 
-class TaskLike(Protocol):
-    """What is predicted and how it is scored. A member of `tasks/`.
-
-    `directions`: whether each metric is to be made larger (`max`) or smaller (`min`). `ranking`: the metrics that say
-    which of two models is better, the first one first, the others to break ties.
-    """
-
-    directions: ClassVar[Mapping[str, Literal["max", "min"]]]
-    ranking: ClassVar[tuple[str, ...]]
-
-    def row_losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The supervised loss of every row, (N,)."""
-        ...
-
-    def sums(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Float64 sums that add up over batches and workers and that `metrics` divides once."""
-        ...
-
-    def metrics(self, sums: Tensor) -> dict[str, float]:
-        """Metrics by name (`accuracy`, `macro_f1`, `log_loss`, …)."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Loss:
     """A finite scalar to minimise, and its named parts for the record (detached)."""
@@ -162,8 +152,11 @@ class ObjectiveLike(Protocol):
 
     The total is a mean over the batch's rows, so that slices of a batch add up to it.
     `passes`: what a call costs in passes of plain cross-entropy over the same rows, (forward, backward).
-    `beside`: the rows that it reads beside the batch's; None: none.
+    `beside`: the rows that it reads beside the batch's; None: none. `logits`: of which tasks it is defined for.
     """
+
+    @property
+    def logits(self) -> tuple[Logits, ...]: ...
 
     @property
     def passes(self) -> tuple[int, int]: ...

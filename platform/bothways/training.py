@@ -131,8 +131,7 @@ def predictions(forward: ModelForward, batches: Sequence[Batch]) -> Iterator[tup
 
 def no_sums(task: TaskLike, classes: int) -> Tensor:
     """The task's sums over no rows: what a worker without rows contributes."""
-    nothing = torch.zeros(0, dtype=torch.int64)
-    return task.sums(torch.zeros(0, classes), Batch(inputs={}, labels=nothing, is_copy=nothing.bool()))
+    return torch.zeros(task.width(classes), dtype=torch.float64)
 
 
 def evaluate(forward: ModelForward, task: TaskLike, batches: Sequence[Batch], collective: Collective) -> Tensor:

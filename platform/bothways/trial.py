@@ -33,8 +33,9 @@ from bothways import (
     training,
 )
 from bothways.config import Experiment, InputSide
-from bothways.contracts import Batch, Collective, Execute
+from bothways.contracts import Batch, Collective, Execute, TaskLike
 from bothways.errors import UserError
+from bothways.registry import TASKS
 from bothways.results import Report
 from bothways.training import Diverged
 
@@ -45,8 +46,6 @@ __all__ = ["Diverged", "Scored", "Trial", "Workspace"]
 
 T = TypeVar("T")
 
-EVALUATION_ROWS = 128
-"""Rows in a batch that needs no gradient."""
 CHECKPOINT_SHARE = 0.05
 """The largest share of a trial's time that goes into checkpoints: a slow disk gets fewer, a short trial none."""
 CHEAP_S = 0.2
@@ -55,10 +54,10 @@ CHEAP_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Metrics on the test rows, and for each row, in their order, whether it was right."""
+    """Metrics on the test rows, and for each row, in their order, how right it was, from 0 to 1."""
 
     metrics: Mapping[str, float]
-    hits: tuple[bool, ...]
+    hits: tuple[float, ...]
 
 
 class Workspace:
@@ -92,11 +91,17 @@ class Workspace:
         return kept
 
     def model(
-        self, source: str, labels: tuple[str, ...], vocabulary: tokenization.Vocabulary | None = None
+        self,
+        source: str,
+        labels: tuple[str, ...],
+        vocabulary: tokenization.Vocabulary | None = None,
+        task: TaskLike | None = None,
     ) -> models.Bundle:
-        """The model of `source`, loaded once. Its weights are whatever the last trial left: see `models.reset`."""
-        key = ("model", source, len(labels), vocabulary)
-        return self.remember(key, lambda: models.load(source, labels, self.device, vocabulary))
+        """The model of `source` for `task` (None: classification), loaded once. Its weights are whatever the last
+        trial left: see `models.reset`."""
+        task = task or TASKS.build("classification")
+        key = ("model", source, task.architecture(labels), vocabulary)
+        return self.remember(key, lambda: models.load(source, labels, self.device, vocabulary, task))
 
 
 class Trial:
@@ -139,7 +144,7 @@ class Trial:
         np.random.seed(seed % 2**32)  # for libraries that draw from it: we never do
         torch.manual_seed(seed)
         model = experiment.model
-        self._bundle = workspace.model(model.source, dataset.labels, self._vocabulary())
+        self._bundle = workspace.model(model.source, dataset.labels, self._vocabulary(), experiment.task)
         models.reset(self._bundle, labels=dataset.labels, dropout=model.dropout, seed=experiment.seed)
         if experiment.optim.precision == "bf16" and workspace.bf16_is_emulated:
             self.notes.append("this CPU has no bf16 arithmetic: precision bf16 is many times slower here than fp32")
@@ -260,6 +265,8 @@ class Trial:
             language=experiment.data.language,
             seed=experiment.seed,
             statistics=statistics,
+            task=experiment.task,
+            start=self._bundle.start_id,
         )
 
     def _lengths(self, split: str) -> batching.I64:
@@ -284,7 +291,8 @@ class Trial:
                 [self._encode(side)(views.slice(0, 0)), *self._execute(views, self._encode(side))]
             )
             order = np.argsort(batching.lengths(encoded), kind="stable")
-            tables = batching.regroup([encoded.take(pa.array(order))], EVALUATION_ROWS)
+            size = experiment.task.evaluation_rows
+            tables = batching.regroup([encoded.take(pa.array(order))], size)
             batches = [batching.collate(rows, self._bundle.pad_id).to(self._workspace.device) for rows in tables]
             return batches, mine[order]
 
@@ -301,15 +309,15 @@ class Trial:
         forward = training.ModelForward(module, module, optim.precision)
         batches, positions = self._evaluation_batches("test")
         total = training.no_sums(task, len(self._dataset.labels))
-        right = [torch.zeros(0, dtype=torch.bool)]
+        right = [torch.zeros(0)]
         for batch, logits in training.predictions(forward, batches):
             total = total + task.sums(logits, batch)
-            right.append((logits.argmax(dim=1) == batch.labels).cpu())
+            right.append(task.row_scores(logits, batch).cpu())
         hits = torch.zeros(self._dataset.test.num_rows)
-        hits[torch.from_numpy(positions)] = torch.cat(right).float()
+        hits[torch.from_numpy(positions)] = torch.cat(right)
         return Scored(
             metrics=task.metrics(self._collective.sum(total)),
-            hits=tuple(bool(hit) for hit in self._collective.sum(hits).tolist()),
+            hits=tuple(self._collective.sum(hits).tolist()),
         )
 
     def save(self) -> Path:

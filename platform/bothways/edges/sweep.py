@@ -64,7 +64,7 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
     run, directory = plan.pipeline.run, plan.directory
     with lease(directory), contextlib.ExitStack() as stack:
         record = Record.replay(journal := directory / "events.jsonl")
-        dataset = data.load(plan.pipeline.experiment.data, directory)
+        dataset = data.load(plan.pipeline.experiment.data, directory, plan.pipeline.experiment.task)
         identity = _same_sweep(plan, dataset)
         tracker = stack.enter_context(MlflowTracker(plan.pipeline, directory, dataset, identity))
         tracker.replay(read(journal))

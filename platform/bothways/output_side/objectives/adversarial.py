@@ -19,8 +19,9 @@ from pydantic import Field, model_validator
 
 from bothways.contracts import Batch, Forward, Loss, TaskLike
 from bothways.lazy import torch
-from bothways.output_side.objectives import PLAIN, Objective, plain
+from bothways.output_side.objectives import ANY, PLAIN, Objective, plain
 from bothways.registry import OBJECTIVES, Choices, Range
+from bothways.task_contract import Logits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +53,10 @@ class Adversarial(Objective):
         if self.method == "fgm" and (self.steps > 1 or self.init_mag or self.max_norm):
             raise ValueError("fgm takes one step from the clean point: steps, init_mag and max_norm need method: pgd")
         return self
+
+    @property
+    def logits(self) -> tuple[Logits, ...]:
+        return ANY
 
     @property
     def passes(self) -> tuple[int, int]:

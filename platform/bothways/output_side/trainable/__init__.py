@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def encoder(model: nn.Module) -> nn.Module:
     """The pretrained body of a transformers model with a head (`model.bert`, `model.roberta`, …)."""
-    return cast("nn.Module", getattr(model, str(model.base_model_prefix)))
+    return cast("nn.Module", model.base_model)
 
 
 def layers(model: nn.Module) -> nn.ModuleList:
