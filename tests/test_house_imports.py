@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("complaints", "knobs", "shape", "spaces", "yaml_io"),
     ),
     # tools
-    ("text", "assets", "metrics"),
+    ("text", "assets", "metrics", "text_scores"),
     ("lexicons",),
     # families: a member is a file
     ("tasks", "input_side", "output_side"),
@@ -47,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "trial",
         "cross_validation",
         "screening",
+        "generation",
         "predict",
         "analysis",
         "report",

@@ -187,9 +187,10 @@ class Encode:
         )
         columns = ("text", "pair") if self.paired else ("text",)
         read = self._read(views)
-        return pa.table(
-            {**self.task.encode(read, columns, reader), "is_copy": pa.array(read["copy"].to_numpy() > 0)},
-        )
+        encoded = self.task.encode(read, columns, reader)
+        if (read["epoch"].to_numpy() != EVALUATION).any():
+            encoded.pop("reference", None)
+        return pa.table({**encoded, "is_copy": pa.array(read["copy"].to_numpy() > 0)})
 
     def _read(self, views: pa.Table) -> pa.Table:
         """The views through the input side; a change that would damage a row's labels is refused."""

@@ -296,10 +296,7 @@ class Experiment(Config):
     output: OutputSide = Field(default_factory=OutputSide)
     optim: Optim = Optim()
 
-    @model_validator(mode="after")
-    def _task_fits(self) -> Experiment:
-        refuse_misfit(self)
-        return self
+    _task_fits = model_validator(mode="after")(refuse_misfit)
 
     def spec(self) -> dict[str, Any]:
         """Plain data that builds this experiment again."""

@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from bothways import batching, models
+from bothways import batching, generation, models
 from bothways.errors import UserError
 from bothways.task_contract import Prediction as Prediction
-from bothways.training import ModelForward, predictions
 
 
 class Predictor:
@@ -63,10 +62,5 @@ class Predictor:
         order = np.argsort(batching.lengths(encoded), kind="stable")
         tables = batching.regroup([encoded.take(pa.array(order))], self._task.evaluation_rows)
         batches = [batching.collate(table, self._bundle.pad_id).to(self._device) for table in tables]
-        forward = ModelForward(self._bundle.module, self._bundle.module, "fp32")
-        found = [
-            prediction
-            for batch, logits in predictions(forward, batches)
-            for prediction in self._task.predictions(logits.cpu(), batch.to("cpu"), self.labels)
-        ]
+        found = list(generation.predictions(self._task, self._bundle, batches, self.labels))
         return [found[place] for place in np.argsort(order)]

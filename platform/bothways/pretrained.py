@@ -24,9 +24,9 @@ def pretrained(path: str, architecture: Architecture) -> tuple[Any, set[str]]:
     name = (names or architecture.auto)[0]
     if name == "EncoderDecoderModel":
         return _warm_started(path)
-    model, info = getattr(transformers, name).from_pretrained(
-        path, ignore_mismatched_sizes=True, **dict(architecture.settings), **_HOW
-    )
+    for key, value in architecture.settings:
+        setattr(config, key, value)
+    model, info = getattr(transformers, name).from_pretrained(path, config=config, ignore_mismatched_sizes=True, **_HOW)
     return model, _new(info)
 
 
@@ -63,7 +63,7 @@ def _warm_started(path: str) -> tuple[Any, set[str]]:
 
 
 def own_weights(module: nn.Module) -> dict[str, Tensor]:
-    """A model's weights by name; of a weight with several names (an embedding that is the output layer too), the first."""
+    """A model's weights by name; of one with several names (an embedding that is the output layer too), the first."""
     seen: set[tuple[int, torch.Size]] = set()
     found = {}
     for name, value in module.state_dict().items():

@@ -156,8 +156,9 @@ class TaskLike(Protocol):
         ...
 
     def encode(self, rows: pa.Table, columns: Sequence[str], reader: Reader) -> dict[str, pa.Array]:
-        """Columns of a batch: `label`, `input_ids` and whatever else the model's forward takes; and, in rows that are
-        evaluated, `reference` if the task has any. `columns`: of `rows`, those with texts."""
+        """Columns of a batch: `label`, `input_ids`, whatever else the model's forward takes, and `reference` if the
+        task has any (see `Batch`; it is dropped from rows that are trained on). `columns`: of `rows`, those with texts.
+        """
         ...
 
     def row_losses(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -180,13 +181,17 @@ class TaskLike(Protocol):
         """Metrics by name (`accuracy`, `macro_f1`, `log_loss`, …)."""
         ...
 
+    def generates(self, split: str) -> bool:
+        """Whether what the model writes of the rows of a split is scored, too."""
+        ...
+
     def predictions(self, logits: Tensor, batch: Batch, classes: tuple[str, ...]) -> list[Prediction]:
         """What the model says of each row."""
         ...
 
 
-def refuse_misfit(experiment: Experiment) -> None:
-    """Raises `UserError` for an experiment whose task does not go with the rest of it."""
+def refuse_misfit(experiment: Experiment) -> Experiment:
+    """The experiment. Raises `UserError` for one whose task does not go with the rest of it."""
     task = experiment.task
     for term in experiment.output.terms:
         if task.logits not in term.objective.logits:
@@ -196,3 +201,4 @@ def refuse_misfit(experiment: Experiment) -> None:
     if task.writes and experiment.model.vocabulary != "whole":
         raise UserError(f"{task.name} writes text, for which it needs all words: set model.vocabulary to whole")
     task.check(experiment)
+    return experiment

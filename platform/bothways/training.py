@@ -80,8 +80,14 @@ class ModelForward:
             del inputs["input_ids"]
             inputs["inputs_embeds"] = embeddings
         with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=self._bf16):
-            logits: Tensor = module(**inputs).logits
+            logits = _logits_of(module(**inputs))
         return logits.float()
+
+
+def _logits_of(output: Any) -> Tensor:
+    """The logits of a model's output; those of first and last tokens of answers, (N, T) each, as (N, 2, T)."""
+    found: Tensor = output.logits if "logits" in output else torch.stack([output.start_logits, output.end_logits], 1)
+    return found
 
 
 def last_linear(module: nn.Module) -> nn.Linear:

@@ -25,6 +25,7 @@ from bothways import (
     assets,
     batching,
     checkpoints,
+    generation,
     models,
     policy,
     seeding,
@@ -178,7 +179,7 @@ class Trial:
         saved_at = began if saving > CHEAP_S else -np.inf
         progresses = training.train(
             self._bundle.module,
-            task=experiment.task,
+            task=generation.scored(experiment.task, self._bundle, "selection"),
             output=experiment.output,
             optim=experiment.optim,
             seed=experiment.seed,
@@ -304,7 +305,7 @@ class Trial:
     def score_test(self) -> Scored:
         """Score the test rows, once, at the very end, with the weights exactly as they are saved."""
         self._settle()
-        task, optim = self.experiment.task, self.experiment.optim
+        task, optim = generation.scored(self.experiment.task, self._bundle, "test"), self.experiment.optim
         module = self._bundle.module
         forward = training.ModelForward(module, module, optim.precision)
         batches, positions = self._evaluation_batches("test")

@@ -248,16 +248,16 @@ def _rows(table: pa.Table) -> Iterator[tuple[int, str, str, Any]]:
 
 
 def _classes_in(column: pa.ChunkedArray) -> set[int]:
-    """The class numbers that occur, whether a row has one or many."""
-    while pa.types.is_list(column.type):
-        column = pc.list_flatten(column)
-    if pa.types.is_struct(column.type):
-        column = pc.struct_field(column, "label")
+    """The class numbers that occur: one a row, or a 1 for each in a list of all classes, or one a place in the text."""
+    if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
+        return set(np.flatnonzero(np.array(column.to_pylist()).any(axis=0)).tolist())
+    if pa.types.is_list(column.type):
+        column = pc.struct_field(pc.list_flatten(column), "label")
     return set(pc.unique(column).to_pylist())
 
 
 def _oddities(tables: Mapping[str, pa.Table], labels: tuple[str, ...]) -> Iterator[str]:
-    for role, table in tables.items():
+    for role, table in tables.items() if labels else ():
         present = _classes_in(table["label"])
         if absent := [label for number, label in enumerate(labels) if number not in present]:
             more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""

@@ -77,6 +77,9 @@ class Task(Component):
     @abstractmethod
     def metrics(self, sums: Tensor) -> dict[str, float]: ...
 
+    def generates(self, split: str) -> bool:
+        return False
+
     @abstractmethod
     def predictions(self, logits: Tensor, batch: Batch, classes: tuple[str, ...]) -> list[Prediction]: ...
 
@@ -95,3 +98,8 @@ def some(rows: float) -> float:
     if rows == 0:
         raise ValueError("there are no rows to score")
     return rows
+
+
+def f1(hits: float, found: float, real: float) -> float:
+    """2 x hits / (predictions + labels); 0 where there are none of either."""
+    return 2 * hits / (found + real) if found + real else 0.0
