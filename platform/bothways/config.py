@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
 from bothways.contracts import Beside
-from bothways.errors import UserError, did_you_mean
+from bothways.errors import UserError
 from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, Component, Registry
-from bothways.task_contract import refuse_misfit
+from bothways.task_contract import refuse_misfit, refuse_search
 
 Language = Literal["en", "zh"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -379,9 +379,7 @@ class Pipeline(Config):
 
     @model_validator(mode="after")
     def _metric_exists(self) -> Pipeline:
-        known = self.experiment.task.directions
-        if self.search and self.search.metric not in known:
-            raise UserError(f"search.metric {self.search.metric!r}: {did_you_mean(self.search.metric, known)}")
+        refuse_search(self.experiment.task, self.search)
         return self
 
     @model_validator(mode="after")

@@ -79,11 +79,12 @@ class Batch:
 
     def repeat(self, views: int) -> Batch:
         """`views` copies of the batch in one, (views x N) rows: view 1 of every row, then view 2 of every row, …"""
-        return self._each(lambda values: values.repeat(views, *[1] * (values.dim() - 1)))
+        repeated = self._each(lambda values: values.repeat(views, *[1] * (values.dim() - 1)))
+        return replace(repeated, references=self.references * views)
 
     def slice(self, start: int, stop: int) -> Batch:
         """Rows start to stop, and what is beside them."""
-        rows = self._each(lambda values: values[start:stop])
+        rows = replace(self._each(lambda values: values[start:stop]), references=self.references[start:stop])
         return self._with(lambda kind, view: view.slice(start * kind.per_row, stop * kind.per_row), rows)
 
     def to(self, device: torch.device | str) -> Batch:
@@ -100,6 +101,7 @@ class Batch:
             inputs={name: torch.cat([part.inputs[name] for part in parts]) for name in self.inputs},
             labels=torch.cat([part.labels for part in parts]),
             is_copy=torch.cat([part.is_copy for part in parts]),
+            references=tuple(reference for part in parts for reference in part.references),
         )
 
 

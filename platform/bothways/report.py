@@ -7,13 +7,19 @@ from bothways.results import SweepResult
 
 def markdown(result: SweepResult) -> str:
     """The arms' table, what was found, and the one honest sentence."""
-    seeds = len(result.arms[0].scores["accuracy"])
-    others = [] if result.metric == "accuracy" else [result.metric]
+    scores = result.arms[0].scores
+    seeds = len(next(iter(scores.values())))
+    first = "accuracy" if "accuracy" in scores else result.metric
+    others = [result.metric] if result.metric in scores and result.metric != first else []
     rows = [
         " | ".join(
             [
                 f"| {arm.name} | `{arm.trial_id}`",
-                *(" · ".join(f"{100 * score:.1f}" for score in arm.scores[name]) for name in ["accuracy", *others]),
+                *(
+                    " · ".join(f"{100 * score:.1f}" for score in arm.scores[name])
+                    for name in [first, *others]
+                    if name in scores
+                ),
                 f"{arm.test} |",
             ]
         )
@@ -22,9 +28,9 @@ def markdown(result: SweepResult) -> str:
     titles = [
         "arm",
         "trial",
-        "test accuracy by seed, %",
+        *([f"test {first} by seed, %"] if first in scores else []),
         *(f"{name}, %" for name in others),
-        "accuracy [95 % interval]",
+        f"{result.score} [95 % interval]",
     ]
     knobs = [f"- `{path}`: {value}" for path, value in result.knobs.items()]
     return "\n".join(

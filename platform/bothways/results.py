@@ -58,7 +58,7 @@ class Estimate:
 class Arm:
     """One experiment trained again with fresh seeds.
 
-    `scores`: each metric of the test rows, one a seed. `test`: mean accuracy with its interval.
+    `scores`: each metric of the test rows, one a seed. `test`: the rows' mean score with its interval.
     """
 
     name: str
@@ -69,9 +69,9 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """What a sweep found. `arms`: control first. `gain`: found - control in accuracy; None when the control won.
+    """What a sweep found. `arms`: control first. `gain`: found - control in `score`; None when the control won.
 
-    `metric`: what the search ranked by. `problems`: what did not go as it should, one line each.
+    `metric`: what the search ranked by. `score`: what rows are compared by. `problems`: what did not go as it should, one line each.
     """
 
     sweep: str
@@ -86,4 +86,5 @@ class SweepResult:
     steps: int
     metric: str
     sentence: str
+    score: str = "accuracy"
     problems: tuple[str, ...] = ()

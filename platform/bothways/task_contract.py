@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bothways.errors import UserError
+from bothways.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:  # names only: this layer imports neither torch nor pyarrow
     import pyarrow as pa
     from torch import Tensor
 
-    from bothways.config import Experiment
+    from bothways.config import Experiment, Search
     from bothways.contracts import Batch
 
 I64 = npt.NDArray[np.int64]
@@ -95,6 +95,11 @@ class Prediction:
     probabilities: Mapping[str, float] = field(default_factory=dict)
     value: Any = None
 
+    @property
+    def probability(self) -> float | None:
+        """That of the label, if there is one."""
+        return self.probabilities.get(self.label)
+
 
 Logits = Literal["classes", "tokens", "other"]
 """What a task's logits are. `classes`: (N, C), labels (N,). `tokens`: (N, T, C), labels (N, T), a class for each token
@@ -107,12 +112,15 @@ class TaskLike(Protocol):
     `directions`: whether each metric is to be made larger (`max`) or smaller (`min`). `ranking`: the metrics that say
     which of two models is better, the first one first, the others to break ties. `logits`: see `Logits`.
     `places`: the column of text whose places its labels name (their fields `start` and `stop`, in characters), or None.
-    `fewest_classes`: that the data must have; 0 for a task without classes. `exclusive`: whether two labels for one
-    text contradict each other. `writes`: whether predictions are texts. `evaluation_rows`: in a batch without gradient.
+    `score`: what `row_scores` are called. `fewest_classes`: that the data must have; 0 for a task without classes.
+    `exclusive`: whether two labels for one text contradict each other. `writes`: whether predictions are texts.
+    `evaluation_rows`: in a batch without gradient.
     """
 
+    name: ClassVar[str]
     logits: ClassVar[Logits]
     places: ClassVar[Literal["text", "pair"] | None]
+    score: ClassVar[str]
     fewest_classes: ClassVar[int]
     exclusive: ClassVar[bool]
     writes: ClassVar[bool]
@@ -202,3 +210,11 @@ def refuse_misfit(experiment: Experiment) -> Experiment:
         raise UserError(f"{task.name} writes text, for which it needs all words: set model.vocabulary to whole")
     task.check(experiment)
     return experiment
+
+
+def refuse_search(task: TaskLike, search: Search | None) -> None:
+    """Raises `UserError` for a search that this task cannot be searched by."""
+    if search and search.metric not in task.directions:
+        raise UserError(f"search.metric {search.metric!r}: {did_you_mean(search.metric, task.directions)}")
+    if search and search.screen and task.logits != "classes":
+        raise UserError(f"search.screen judges by probabilities of classes, and {task.name} has none: set it to 0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn import functional
 from bothways import models
 from bothways.batching import Encode, collate, collate_step, evaluation_views
 from bothways.config import Term
-from bothways.contracts import Batch, Loss
+from bothways.contracts import NO_LABEL, Batch, Loss
 from bothways.errors import UserError
 from bothways.registry import OBJECTIVES, Component
 from bothways.tasks.classification import Classification
@@ -226,6 +227,17 @@ ROWS = rows_of([0, 2, 1, 1], [False, True, True, False])
 HARD = -log_softmax(LOGITS[:4])[np.arange(4), [0, 2, 1, 1]]
 
 
+def numeric_gradient(loss: Callable[[np.ndarray[Any, Any]], float], at: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Central differences of `loss` at a table of logits."""
+    found = np.zeros_like(at)
+    for place in np.ndindex(*at.shape):
+        for sign in (1, -1):
+            moved = at.copy()
+            moved[place] += sign * 1e-5
+            found[place] += sign * loss(moved) / 2e-5
+    return found
+
+
 def reference(name: str, knobs: dict[str, Any], logits: np.ndarray[Any, Any]) -> float:
     """The definitions of the papers, in numpy."""
     first, labels = log_softmax(logits[:4]), [0, 2, 1, 1]
@@ -257,14 +269,47 @@ def test_the_value_and_its_gradient_are_the_papers(name: str, knobs: dict[str, A
     loss = OBJECTIVES.build({"name": name, **knobs})(Table(logits), ROWS, TASK)
     assert float(loss.total.detach()) == pytest.approx(reference(name, knobs, LOGITS), rel=1e-12)
     loss.total.backward()
-    numeric = np.zeros_like(LOGITS)
-    for at in np.ndindex(*LOGITS.shape):
-        for sign in (1, -1):
-            moved = LOGITS.copy()
-            moved[at] += sign * 1e-5
-            numeric[at] += sign * reference(name, knobs, moved) / 2e-5
     assert logits.grad is not None
+    numeric = numeric_gradient(lambda moved: reference(name, knobs, moved), LOGITS)
     np.testing.assert_allclose(logits.grad.numpy(), numeric, atol=1e-9)
+
+
+class Two(Table):
+    """A table for the training pass and another for the pass without a gradient."""
+
+    def __init__(self, logits: Tensor, inner: Tensor) -> None:
+        super().__init__(logits)
+        self.table = inner
+
+    def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
+        return self.table
+
+
+@pytest.mark.parametrize("progress", [0.2, 0.9])
+def test_consistency_is_that_of_the_paper(progress: float) -> None:
+    objective = OBJECTIVES.build(
+        {"name": "consistency", "weight": 2.0, "temperature": 0.5, "confidence": 0.6, "annealing": "linear"}
+    )
+    views = tuple(rows_of([NO_LABEL] * 4, [view] * 4) for view in (False, True))
+    batch = replace(ROWS, beside={objective.beside: views}, progress=progress)
+    before = np.random.default_rng(1).normal(size=(4, 3)) * 2
+
+    def expected(logits: np.ndarray[Any, Any]) -> float:
+        hard = -log_softmax(logits[:4])[np.arange(4), [0, 2, 1, 1]]
+        kept = np.exp(-HARD) < progress * (2 / 3) + 1 / 3
+        sharp = np.exp(log_softmax(before / 0.5))
+        apart = (sharp * (np.log(sharp) - log_softmax(logits[4:]))).sum(1)
+        sure = np.exp(log_softmax(before)).max(1) >= 0.6
+        assert 0 < sure.sum() < 4
+        assert kept.sum() < 4 or progress > 0.5
+        return float((kept * hard).mean() + 2.0 * (sure * apart).mean())
+
+    logits = torch.tensor(LOGITS, requires_grad=True)
+    loss = objective(Two(logits, torch.tensor(before)), batch, TASK)
+    assert float(loss.total.detach()) == pytest.approx(expected(LOGITS), rel=1e-12)
+    loss.total.backward()
+    assert logits.grad is not None
+    np.testing.assert_allclose(logits.grad.numpy(), numeric_gradient(expected, LOGITS), atol=1e-9)
 
 
 class Linear:

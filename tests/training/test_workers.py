@@ -25,6 +25,7 @@ ARMS: dict[str, dict[str, Any]] = {
                 {"name": "label_smoothing", "epsilon": 0.1, "augmented_only": True},
                 {"name": "rdrop", "alpha": 1.0, "weight": 0.5},
                 {"name": "adversarial", "method": "pgd", "steps": 2, "max_norm": 0.5},
+                {"name": "consistency", "per_row": 2, "confidence": 0.5},
             ]
         },
         "input": {"augment": {"n_aug": 1, "policy": [[{"name": "random_swap", "p": 0.5}]]}},

@@ -216,6 +216,7 @@ def _winner(record: Record, plan: Plan, finalists: list[TrialRecord], again: lis
 
 
 def _result(plan: Plan, record: Record, best: TrialRecord, confirmed: Confirmed, uri: str) -> SweepResult:
+    task = plan.pipeline.experiment.task
     return SweepResult(
         sweep=plan.directory.name,
         directory=str(plan.directory),
@@ -228,7 +229,8 @@ def _result(plan: Plan, record: Record, best: TrialRecord, confirmed: Confirmed,
         gain=confirmed.gain,
         steps=plan.pipeline.experiment.optim.steps,
         metric=plan.search.metric,
-        sentence=analysis.verdict(confirmed.gain, len(confirmed.arms[0].scores["accuracy"])),
+        sentence=analysis.verdict(confirmed.gain, len(next(iter(confirmed.arms[0].scores.values()))), task.score),
+        score=task.score,
     )
 
 

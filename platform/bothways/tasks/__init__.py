@@ -28,6 +28,7 @@ class Task(Component):
 
     logits: ClassVar[Logits] = "classes"
     places: ClassVar[Literal["text", "pair"] | None] = None
+    score: ClassVar[str] = "accuracy"
     fewest_classes: ClassVar[int] = 0
     exclusive: ClassVar[bool] = True
     writes: ClassVar[bool] = False

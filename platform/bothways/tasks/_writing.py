@@ -33,6 +33,7 @@ class WritingTask(TokenTask):
     writes: ClassVar[bool] = True
     exclusive: ClassVar[bool] = False
     evaluation_rows: ClassVar[int] = 8
+    score: ClassVar[str] = "accuracy of a target's tokens"
     ranking: ClassVar[tuple[str, ...]] = ("log_loss",)
 
     target_length: Annotated[int, Field(ge=2, le=4096)] = 32

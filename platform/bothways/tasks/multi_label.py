@@ -31,6 +31,7 @@ class MultiLabel(Task):
     term = "multi-label classification"
     logits: ClassVar[Logits] = "other"
     fewest_classes: ClassVar[int] = 1
+    score: ClassVar[str] = "exact match"
     ranking: ClassVar[tuple[str, ...]] = ("micro_f1", "log_loss")
 
     separator: Annotated[str, Field(min_length=1)] = ","

@@ -43,6 +43,7 @@ class QuestionAnswering(Task):
     source = "Rajpurkar et al. 2016, 2018"
     logits: ClassVar[Logits] = "other"
     places: ClassVar[Literal["text", "pair"] | None] = "pair"
+    score: ClassVar[str] = "exact match"
     ranking: ClassVar[tuple[str, ...]] = ("f1", "exact_match")
 
     longest: Annotated[int, Field(ge=1, le=512)] = 30

@@ -26,6 +26,7 @@ class Regression(Task):
 
     term = "regression"
     logits: ClassVar[Logits] = "other"
+    score: ClassVar[str] = "1 - |error| / scale"
     ranking: ClassVar[tuple[str, ...]] = ("rmse",)
 
     mean: float = 0.0

@@ -39,6 +39,7 @@ class TokenClassification(TokenTask):
     source = "IOB tags, Ramshaw & Marcus 1995; first tokens, Devlin et al. 2019"
     places: ClassVar[Literal["text", "pair"] | None] = "text"
     fewest_classes: ClassVar[int] = 2
+    score: ClassVar[str] = "accuracy of a row's words"
     ranking: ClassVar[tuple[str, ...]] = ("accuracy", "log_loss")
 
     @property
