@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -28,13 +28,13 @@ class Written:
     def sums(self, logits: Tensor, batch: Batch) -> Tensor:
         """The task's, and those over the texts written for the batch. The model is in evaluation mode."""
         plain: Tensor = self._task.sums(logits, batch)
-        return plain + self._task.text_sums(texts(self._task, self._bundle, batch), batch)
+        total: Tensor = plain + self._task.text_sums(texts(self._task, self._bundle, batch), batch)
+        return total
 
 
 def scored(task: TaskLike, bundle: Bundle, split: str) -> TaskLike:
     """The task as the rows of a split are scored."""
-    found: Any = Written(task, bundle) if task.generates(split) else task
-    return found
+    return cast("TaskLike", Written(task, bundle)) if task.generates(split) else task
 
 
 def texts(task: Any, bundle: Bundle, batch: Batch) -> list[str]:

@@ -129,6 +129,8 @@ def _column(
         for start in range(0, group.size, _CHUNK):
             at = group[start : start + _CHUNK]
             batch = context.read(column.take(pa.array(at)).to_pylist(), rows.keys[at])
+            if rows.places is not None:
+                batch = rows.places.protect(batch, at)
             batch = _reconstructed(batch, side.reconstruct, context)
             progress = None if rows.progress is None else rows.progress[at]
             batch = augment(batch, operations, context, number, progress)

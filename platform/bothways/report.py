@@ -11,15 +11,12 @@ def markdown(result: SweepResult) -> str:
     seeds = len(next(iter(scores.values())))
     first = "accuracy" if "accuracy" in scores else result.metric
     others = [result.metric] if result.metric in scores and result.metric != first else []
+    shown = [name for name in [first, *others] if name in scores]
     rows = [
         " | ".join(
             [
                 f"| {arm.name} | `{arm.trial_id}`",
-                *(
-                    " · ".join(f"{100 * score:.1f}" for score in arm.scores[name])
-                    for name in [first, *others]
-                    if name in scores
-                ),
+                *(" · ".join(f"{100 * score:.1f}" for score in arm.scores[name]) for name in shown),
                 f"{arm.test} |",
             ]
         )

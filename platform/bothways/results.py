@@ -71,7 +71,8 @@ class Arm:
 class SweepResult:
     """What a sweep found. `arms`: control first. `gain`: found - control in `score`; None when the control won.
 
-    `metric`: what the search ranked by. `score`: what rows are compared by. `problems`: what did not go as it should, one line each.
+    `metric`: what the search ranked by. `score`: what rows are compared by.
+    `problems`: what did not go as it should, one line each.
     """
 
     sweep: str

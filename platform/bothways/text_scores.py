@@ -31,7 +31,7 @@ def text_sums(written: Sequence[str], references: Sequence[str]) -> list[float]:
 
 def text_metrics(sums: Sequence[float]) -> dict[str, float]:
     """`METRICS` from added-up sums, as shares from 0 to 1; empty when nothing was written."""
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     rows, exact, *rest = sums
     if not rows:
@@ -83,14 +83,14 @@ def _rouge(chinese: bool) -> Any:
 
 @cache
 def _bleu(chinese: bool) -> Any:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     return BLEU(tokenize="zh" if chinese else "13a", effective_order=True)
 
 
 @cache
 def _chrf() -> Any:
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     return CHRF()
 

@@ -34,7 +34,7 @@ class QuestionAnswering(Task):
     """`text` is the question and `pair` the text with the answer. A label cell is SQuAD's (`text` and `answer_start`,
     lists), or the answer alone where it occurs once; empty: no answer.
 
-    The answer moves with its text when an augmentation changes that; a change that would lose it is refused. A row
+    The answer is spared by augmentations, and moves with its text; a change that would lose it is refused. A row
     whose answer is cut off by `model.max_length` has no label. `longest`: tokens of an answer. `unanswerable`: whether
     no answer may be predicted.
     """
@@ -142,7 +142,8 @@ class QuestionAnswering(Task):
     def predictions(self, logits: Tensor, batch: Batch, classes: tuple[str, ...]) -> list[Prediction]:
         """The likeliest answer, with its probability, and its place in the text; empty for no answer."""
         shares = torch.log_softmax(_on_tokens(logits.double(), batch), dim=-1).cpu().numpy()
-        return [self._answer(*row, reference) for row, reference in zip(shares, batch.references, strict=True)]
+        rows = zip(shares, batch.references, strict=True)
+        return [self._answer(first, last, reference) for (first, last), reference in rows]
 
     def _answer(self, first: Any, last: Any, reference: Any) -> Prediction:
         """The best pair of tokens, the last not before the first nor too far behind it. `first`, `last`: (T,)."""

@@ -32,7 +32,7 @@ class TokenClassification(TokenTask):
     """A text cell is a list of words, or a text with spaces between them; its label cell, as many tags, likewise.
 
     Words become one text, with spaces except beside Chinese characters. Tags go with their words when an augmentation
-    moves them; what it puts in, has none. A change that tears a name apart is refused.
+    moves them; what it puts in, has none. Names are spared, and a change that tears one apart is refused.
     """
 
     term = "token classification: named entities, parts of speech"
@@ -65,8 +65,8 @@ class TokenClassification(TokenTask):
         return sorted({tag for _, _, tag in json.loads(label)})
 
     def column(self, labels: Sequence[str], classes: tuple[str, ...]) -> pa.Array:
-        """list<struct<start, stop, label, begins>>: a word's place in the text, its tag, and whether it does not go on
-        with the name that the word before it is part of."""
+        """list<struct<start, stop, label, begins, keep>>: a word's place in the text, its tag, whether it does
+        not go on with the name that the word before it is part of, and whether it is of a name."""
         number = {tag: i for i, tag in enumerate(classes)}
         rows = []
         for label in labels:
@@ -74,7 +74,7 @@ class TokenClassification(TokenTask):
             before = [OUTSIDE, *(tag for _, _, tag in words)]
             rows.append(
                 [
-                    {"start": start, "stop": stop, "label": number[tag], "begins": not _goes_on(last, tag)}
+                    _word(start, stop, number[tag], begins=not _goes_on(last, tag), keep=_kind(tag) != "")
                     for (start, stop, tag), last in zip(words, before, strict=False)
                 ]
             )
@@ -86,7 +86,7 @@ class TokenClassification(TokenTask):
         for text in texts:
             batch, shift = TextBatch.from_texts([text]), 1  # the first code point of a batch is no row's
             places = zip(batch.starts[:-1, 1].tolist(), batch.stops[:-1, 1].tolist(), strict=True)
-            rows.append([{"start": a - shift, "stop": b - shift, "label": 0, "begins": True} for a, b in places])
+            rows.append([_word(a - shift, b - shift, 0, begins=True, keep=False) for a, b in places])
         return _column(rows)
 
     def broken(self, before: pa.Table, after: pa.Table) -> Bools:
@@ -186,14 +186,23 @@ def _joined(words: list[str]) -> tuple[str, list[tuple[int, int]]]:
 
 def _goes_on(before: str, tag: str) -> bool:
     """Whether a word goes on with the name that the word before it is part of: I-PER after B-PER."""
-    (first, _, kind), (then, _, same) = before.partition("-"), tag.partition("-")
-    return bool(kind) and kind == same and then in ("I", "E", "L") and first in ("B", "I")
+    return tag[0] in "IEL" and before[0] in "BI" and _kind(before) == _kind(tag) != ""
+
+
+def _kind(tag: str) -> str:
+    """What a word is a part of the name of: PER of B-PER; empty for a word that is of no name."""
+    place, _, kind = tag.partition("-")
+    return kind if place in tuple("BIELSU") else ""
+
+
+def _word(start: int, stop: int, label: int, *, begins: bool, keep: bool) -> dict[str, Any]:
+    return {"start": start, "stop": stop, "label": label, "begins": begins, "keep": keep}
 
 
 def _column(rows: list[list[dict[str, Any]]]) -> pa.Array:
     import pyarrow as pa
 
-    place = {"start": pa.int64(), "stop": pa.int64(), "label": pa.int64(), "begins": pa.bool_()}
+    place = {"start": pa.int64(), "stop": pa.int64(), "label": pa.int64(), "begins": pa.bool_(), "keep": pa.bool_()}
     return pa.array(rows, pa.list_(pa.struct(list(place.items()))))
 
 
