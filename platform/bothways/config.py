@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from bothways.contracts import Beside
 from bothways.errors import UserError
-from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, Component, Registry
+from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, WEIGHTINGS, Component, Registry
 from bothways.task_contract import refuse_misfit, refuse_search
 
 Language = Literal["en", "zh"]
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Objective = Any
     Trainable = Any
     Task = Any
+    Weighting = Any
 else:
 
     def _member(registry: Registry[Any]) -> Any:
@@ -49,6 +50,7 @@ else:
     Objective = _member(OBJECTIVES)
     Trainable = _member(TRAINABLES)
     Task = _member(TASKS)
+    Weighting = _member(WEIGHTINGS)
 
 
 class _Wrapped(Config):
@@ -234,9 +236,11 @@ class InputSide(Config):
 
 
 class OutputSide(Config):
-    """What the model is asked to learn (`objectives`, a weighted sum) and which parameters may move (`trainable`)."""
+    """What the model is asked to learn (`objectives`), how these are weighed against each other (`weighting`), and
+    which parameters may move (`trainable`)."""
 
     objectives: Annotated[tuple[_Term, ...], Field(validate_default=True)] = ({"name": "cross_entropy"},)  # type: ignore[assignment]
+    weighting: Annotated[Weighting, Field(validate_default=True)] = {"name": "weighted_sum"}
     trainable: Annotated[Trainable, Field(validate_default=True)] = {"name": "full"}
 
     @property
@@ -377,10 +381,7 @@ class Pipeline(Config):
     search: Search | None = None
     run: Run = Run()
 
-    @model_validator(mode="after")
-    def _metric_exists(self) -> Pipeline:
-        refuse_search(self.experiment.task, self.search)
-        return self
+    _search_fits = model_validator(mode="after")(refuse_search)
 
     @model_validator(mode="after")
     def _folds_once(self) -> Pipeline:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # names only: this layer imports neither torch nor pyarrow
     import pyarrow as pa
     from torch import Tensor
 
-    from bothways.config import Experiment, Search
+    from bothways.config import Experiment, Pipeline
     from bothways.contracts import Batch
 
 I64 = npt.NDArray[np.int64]
@@ -212,9 +212,11 @@ def refuse_misfit(experiment: Experiment) -> Experiment:
     return experiment
 
 
-def refuse_search(task: TaskLike, search: Search | None) -> None:
-    """Raises `UserError` for a search that this task cannot be searched by."""
+def refuse_search(pipeline: Pipeline) -> Pipeline:
+    """The pipeline. Raises `UserError` for a search that its task cannot be searched by."""
+    task, search = pipeline.experiment.task, pipeline.search
     if search and search.metric not in task.directions:
         raise UserError(f"search.metric {search.metric!r}: {did_you_mean(search.metric, task.directions)}")
     if search and search.screen and task.logits != "classes":
         raise UserError(f"search.screen judges by probabilities of classes, and {task.name} has none: set it to 0")
+    return pipeline

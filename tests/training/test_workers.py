@@ -31,6 +31,15 @@ ARMS: dict[str, dict[str, Any]] = {
         "input": {"augment": {"n_aug": 1, "policy": [[{"name": "random_swap", "p": 0.5}]]}},
         "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "patience": 5},
     },
+    "perturbed": {
+        "output": {
+            "objectives": [
+                {"name": "adversarial", "method": "freelb", "steps": 3, "lr": 0.3, "max_norm": 0.5},
+                {"name": "focal", "weight": 0.5},
+            ]
+        },
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2},
+    },
     "frozen": {"output": {"trainable": {"name": "last_n", "n": 1}}, "optim": {"steps": 6, "evaluate_every": 3}},
 }
 
