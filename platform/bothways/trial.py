@@ -274,8 +274,8 @@ class Trial:
 
     def _lengths(self, split: str) -> batching.I64:
         """Tokens of every original of a split, as it stands in the data: the same for every input side."""
-        model = self.experiment.model
-        key = ("lengths", split, self._dataset.digest, model.source, model.vocabulary, model.max_length)
+        task, model = self.experiment.task, self.experiment.model
+        key = ("lengths", task, split, self._dataset.digest, model.source, model.vocabulary, model.max_length)
         views = batching.evaluation_views(getattr(self._dataset, split))
         return self._workspace.remember(key, lambda: batching.lengths(self._encode(None)(views)))
 
@@ -299,8 +299,8 @@ class Trial:
             batches = [batching.collate(rows, self._bundle.pad_id).to(self._workspace.device) for rows in tables]
             return batches, mine[order]
 
-        model = experiment.model
-        key = (split, self._dataset.digest, model.source, model.vocabulary, model.max_length, rank, world)
+        task, model = experiment.task, experiment.model
+        key = (task, split, self._dataset.digest, model.source, model.vocabulary, model.max_length, rank, world)
         changed = json.dumps([experiment.seed, side.model_dump(mode="json")]) if side else ""
         return self._workspace.remember((*key, changed), make)
 

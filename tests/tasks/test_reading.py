@@ -128,3 +128,28 @@ def test_a_search_needs_a_metric_of_the_task() -> None:
     for search, message in (({}, "known: mae"), ({"metric": "rmse", "screen": 2}, "regression has none")):
         with pytest.raises((UserError, ValueError), match=message):
             Pipeline(name="x", experiment=plain, search={"space": "y.yaml", **search})
+
+
+def test_hub_datasets_give_tags_by_name_and_answers_as_they_are() -> None:
+    import datasets
+
+    from bothways.data import sources
+    from bothways.data.checking import check
+    from bothways.data.reading import Columns
+
+    tags = datasets.List(datasets.ClassLabel(names=["O", "B-X"]))
+    features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": tags})
+    rows = {"tokens": [["the", "film"], ["a"]], "ner_tags": [[0, 1], [0]]}
+    found = datasets.Dataset.from_dict(rows, features=features)
+    columns = Columns("tokens", None, "ner_tags")
+    assert not sources._unlabelled(found, columns)
+    read = check("hub", sources._hub_records("hub", found, columns), TASKS.build("token_classification"))
+    assert read.texts == ["the film", "a"]
+    assert [json.loads(label) for label in read.labels] == [[[0, 3, "O"], [4, 8, "B-X"]], [[0, 1, "O"]]]
+
+    squad = {"question": ["Where?"], "context": ["She is in Paris."], "answers": [SQUAD]}
+    columns = Columns("question", "context", "answers")
+    found = datasets.Dataset.from_dict(squad)
+    assert not sources._unlabelled(found, columns)
+    read = check("hub", sources._hub_records("hub", found, columns), TASKS.build("question_answering"))
+    assert (read.pairs, read.labels) == (["She is in Paris."], ["[[10, 15]]"])
