@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from bothways.results import SweepResult
 
+NO_SHARES = ("log_loss", "perplexity", "rmse", "mae", "pearson", "r2")
+"""Metrics that are not written in per cent."""
+
 
 def markdown(result: SweepResult) -> str:
     """The arms' table, what was found, and the one honest sentence."""
@@ -16,7 +19,7 @@ def markdown(result: SweepResult) -> str:
         " | ".join(
             [
                 f"| {arm.name} | `{arm.trial_id}`",
-                *(" · ".join(f"{100 * score:.1f}" for score in arm.scores[name]) for name in shown),
+                *(" · ".join(_number(name, score) for score in arm.scores[name]) for name in shown),
                 f"{arm.test} |",
             ]
         )
@@ -25,8 +28,7 @@ def markdown(result: SweepResult) -> str:
     titles = [
         "arm",
         "trial",
-        *([f"test {first} by seed, %"] if first in scores else []),
-        *(f"{name}, %" for name in others),
+        *(f"test {name} by seed{'' if name in NO_SHARES else ', %'}" for name in shown),
         f"{result.score} [95 % interval]",
     ]
     knobs = [f"- `{path}`: {value}" for path, value in result.knobs.items()]
@@ -49,3 +51,7 @@ def markdown(result: SweepResult) -> str:
             "",
         ]
     )
+
+
+def _number(metric: str, value: float) -> str:
+    return f"{value:.4g}" if metric in NO_SHARES else f"{100 * value:.1f}"
