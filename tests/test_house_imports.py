@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # words: the standard library, numpy, pydantic, yaml
     (
         *("errors", "lazy", "seeding", "registry", "config", "contracts", "task_contract", "results"),
+        *("strict", "optim", "goals", "search_config"),
         *("complaints", "knobs", "shape", "spaces", "yaml_io"),
     ),
     # tools
@@ -33,12 +34,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "policy_apply",
         "policy_places",
         "text_effects",
+        "text_judges",
         "data",
         "tokenization",
         "batching",
         "fast_encoder",
         "models",
         "pretrained",
+        "averaging",
         "embedding_rows",
         "word_vectors",
         "optimizer",
@@ -50,6 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "generation",
         "teachers",
         "predict",
+        "ensembles",
         "analysis",
         "report",
     ),

@@ -19,7 +19,7 @@ def markdown(result: SweepResult) -> str:
         " | ".join(
             [
                 f"| {arm.name} | `{arm.trial_id}`",
-                *(" · ".join(_number(name, score) for score in arm.scores[name]) for name in shown),
+                *(" · ".join(_score(name, score) for score in arm.scores[name]) for name in shown),
                 f"{arm.test} |",
             ]
         )
@@ -49,9 +49,35 @@ def markdown(result: SweepResult) -> str:
             "",
             result.sentence,
             "",
+            *_front_lines(result),
         ]
     )
 
 
-def _number(metric: str, value: float) -> str:
+def front(result: SweepResult) -> str:
+    """The Pareto front, tab-separated."""
+    return "".join("\t".join(cells) + "\n" for cells in _front_cells(result))
+
+
+def _front_lines(result: SweepResult) -> list[str]:
+    if not result.front:
+        return []
+    titles, *rows = (f"| {' | '.join(cells)} |" for cells in _front_cells(result))
+    many = len(rows) > 1
+    about = f"{len(rows)} trial{'s' * many} that no other one is as good as in all objectives and better in one:"
+    return [about, "", titles, "|---" * len(result.front[0]) + "|", *rows, ""]
+
+
+def _front_cells(result: SweepResult) -> list[list[str]]:
+    if not result.front:
+        return []
+    shown = [[value if isinstance(value, str) else _number(value) for value in row.values()] for row in result.front]
+    return [list(result.front[0]), *shown]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _score(metric: str, value: float) -> str:
     return f"{value:.4g}" if metric in NO_SHARES else f"{100 * value:.1f}"

@@ -71,7 +71,8 @@ class Arm:
 class SweepResult:
     """What a sweep found. `arms`: control first. `gain`: found - control in `score`; None when the control won.
 
-    `metric`: what the search ranked by. `score`: what rows are compared by.
+    `metric`: what the search ranked by. `score`: what rows are compared by. `front`: with several objectives, the
+    trials that none dominates, the best by the first one first: `trial` and every metric that was looked at.
     `problems`: what did not go as it should, one line each.
     """
 
@@ -88,4 +89,5 @@ class SweepResult:
     metric: str
     sentence: str
     score: str = "accuracy"
+    front: tuple[Mapping[str, Any], ...] = ()
     problems: tuple[str, ...] = ()

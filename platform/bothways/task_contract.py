@@ -219,4 +219,7 @@ def refuse_search(pipeline: Pipeline) -> Pipeline:
         raise UserError(f"search.metric {search.metric!r}: {did_you_mean(search.metric, task.directions)}")
     if search and search.screen and task.logits != "classes":
         raise UserError(f"search.screen judges by probabilities of classes, and {task.name} has none: set it to 0")
+    judged = [name for name in pipeline.goals().names if name == "text/fidelity"] if search else []
+    if judged and task.logits != "classes":
+        raise UserError(f"{judged[0]} judges by probabilities of classes, and {task.name} has none: leave it out")
     return pipeline

@@ -34,7 +34,7 @@ from bothways import (
     tokenization,
     training,
 )
-from bothways.config import Experiment, InputSide
+from bothways.config import Experiment, InputSide, OutputSide
 from bothways.contracts import Batch, Collective, Execute, TaskLike
 from bothways.errors import UserError
 from bothways.registry import TASKS
@@ -110,8 +110,9 @@ class Trial:
     """A trial of `experiment` on `dataset` by the workers of `collective`; every one of them makes this same object.
 
     `directory`: this trial's own; holds its checkpoints and its saved model. A trial that finds a checkpoint there goes
-    on from it. `notes`: one line for everything its user should know. `history`: all reports, also those made before a
-    restart. `sums`: the task's over the selection rows at the last of them, None before the first.
+    on from it. `asked`: what its first report is to say of its copies. `notes`: one line for everything its user should
+    know. `history`: all reports, also those made before a restart. `sums`: the task's over the selection rows at the
+    last of them, None before the first.
 
     Raises `UserError`, when the directory holds another experiment's checkpoint too.
     """
@@ -125,6 +126,7 @@ class Trial:
         execute: Execute,
         workspace: Workspace,
         directory: Path,
+        asked: text_effects.Asked | None = None,
     ) -> None:
         self._created = time.monotonic()
         self._started = 0.0
@@ -137,6 +139,7 @@ class Trial:
         self._execute = execute
         self._workspace = workspace
         self._directory = directory
+        self._asked = asked
         self._stored: dict[str, torch.Tensor] | None = None
         self._progress: training.Progress | None = None
         policy.check(experiment.input, experiment.data.language)
@@ -182,7 +185,7 @@ class Trial:
         progresses = training.train(
             self._bundle.module,
             task=generation.scored(experiment.task, self._bundle, "selection"),
-            output=experiment.output,
+            output=self._output_side(),
             optim=experiment.optim,
             seed=experiment.seed,
             batches=self._batches,
@@ -221,6 +224,8 @@ class Trial:
             batch_size=optim.batch_size,
             steps=optim.steps,
             seed=experiment.seed,
+            classes=self._classes(),
+            balanced=optim.sampling == "balanced",
         )
         beside = experiment.output.beside
         pools = [(kind, *self._pool(kind.source)) for kind in beside]
@@ -233,6 +238,22 @@ class Trial:
             batch = batching.collate_step(step, self._bundle.pad_id, beside).to(self._workspace.device)
             self._started = self._started or time.monotonic()
             yield self._taught(batch)
+
+    def _classes(self) -> batching.I64 | None:
+        """The class of every training row; None where rows have other labels than one class each."""
+        labels = self._dataset.train["label"]
+        if pa.types.is_integer(labels.type):
+            return np.asarray(labels.to_numpy(), np.int64)
+        if self.experiment.optim.sampling == "balanced" or self.experiment.input.augment.balance:
+            raise UserError("balanced sampling and augmentation need rows of one class each")
+        return None
+
+    def _output_side(self) -> OutputSide:
+        """The output side for the training rows as they are."""
+        classes = self._classes()
+        if classes is None:
+            return self.experiment.output
+        return self.experiment.output.for_classes(np.bincount(classes, minlength=len(self._dataset.labels)).tolist())
 
     def _pool(self, source: str) -> tuple[int, batching.I64]:
         """Where the rows of a `Beside.source` begin among those of training, and the tokens of each."""
@@ -248,16 +269,16 @@ class Trial:
 
     def _effects(self) -> dict[str, float]:
         statistics = self._encode(self._training_side()).statistics
-        return text_effects.of_copies(self._dataset.train, self.experiment, statistics)
+        return text_effects.of_copies(self._dataset.train, self.experiment, statistics, self._asked)
 
     def _encode(self, side: InputSide | None) -> batching.Encode:
         experiment = self.experiment
         statistics = None
         if side is not None and side.augment.policy:
-            language = experiment.data.language
+            language, label_words = experiment.data.language, side.protect.label_words > 0
             statistics = self._workspace.remember(
-                ("statistics", self._dataset.digest, language, side.segmentation),
-                lambda: policy.statistics(self._dataset.train, language, side.segmentation),
+                ("statistics", self._dataset.digest, language, side.segmentation, label_words),
+                lambda: policy.statistics(self._dataset.train, language, side.segmentation, label_words=label_words),
             )
         return batching.Encode(
             tokenizer_path=self._bundle.path,

@@ -11,7 +11,6 @@ import pytest
 
 from bothways import data
 from bothways.config import Data, Experiment, Pipeline
-from bothways.errors import UserError
 from bothways.registry import TASKS
 from bothways.task_contract import Unusable
 
@@ -125,8 +124,13 @@ def test_what_does_not_go_with_a_task_is_one_line(parts: dict[str, Any], message
 
 def test_a_search_needs_a_metric_of_the_task() -> None:
     plain = Experiment(data=Data(source="any"), task="regression")
-    for search, message in (({}, "known: mae"), ({"metric": "rmse", "screen": 2}, "regression has none")):
-        with pytest.raises((UserError, ValueError), match=message):
+    fidelity = {"metric": "rmse", "constraints": {"text/fidelity": {"min": 0.9}}}
+    for search, message in (
+        ({}, "known: mae"),
+        ({"metric": "rmse", "screen": 2}, "search.screen judges .* regression has none"),
+        (fidelity, "text/fidelity judges .* regression has none"),
+    ):
+        with pytest.raises(ValueError, match=message):
             Pipeline(name="x", experiment=plain, search={"space": "y.yaml", **search})
 
 

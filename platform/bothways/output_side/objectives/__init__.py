@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from bothways.contracts import Batch, Beside, Forward, Loss, TaskLike, Teacher
 from bothways.errors import UserError
@@ -10,6 +10,8 @@ from bothways.registry import Component
 from bothways.task_contract import Logits
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor, nn
 
 ANY: tuple[Logits, ...] = ("classes", "tokens", "other")
@@ -41,6 +43,9 @@ class Objective(Component):
 
     def modules(self, width: int, classes: int) -> nn.Module | None:
         return None
+
+    def for_classes(self, counts: Sequence[int]) -> Self:
+        return self
 
 
 def supervised(task: TaskLike, logits: Tensor, batch: Batch) -> Loss:
