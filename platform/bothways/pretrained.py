@@ -27,7 +27,9 @@ def pretrained(path: str, architecture: Architecture) -> tuple[Any, set[str]]:
     for key, value in architecture.settings:
         setattr(config, key, value)
     model, info = getattr(transformers, name).from_pretrained(path, config=config, ignore_mismatched_sizes=True, **_HOW)
-    return model, _new(info)
+    if isinstance(model, transformers.EncoderDecoderModel):  # one of ours, exported
+        _leave_out_pooler(model)
+    return model, _new(info) & model.state_dict().keys()
 
 
 def _knows(auto: Any, config: Any) -> bool:
@@ -46,9 +48,8 @@ def _warm_started(path: str) -> tuple[Any, set[str]]:
     decoder, written = transformers.AutoModelForCausalLM.from_pretrained(
         path, is_decoder=True, add_cross_attention=True, **_HOW
     )
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # the decoder reads all tokens; a part without gradient would stop DDP
     model = transformers.EncoderDecoderModel(encoder=encoder, decoder=decoder)
+    _leave_out_pooler(model)
     fast = tokenizer(path)
     ids = {
         "pad_token_id": fast.pad_token_id,
@@ -60,6 +61,12 @@ def _warm_started(path: str) -> tuple[Any, set[str]]:
         setattr(model.generation_config, name, value)
     new = {f"encoder.{name}" for name in _new(read)} | {f"decoder.{name}" for name in _new(written)}
     return model, new & model.state_dict().keys()
+
+
+def _leave_out_pooler(model: Any) -> None:
+    """The decoder reads all tokens of the encoder; a part that gets no gradient would stop DDP."""
+    if getattr(model.encoder, "pooler", None) is not None:
+        model.encoder.pooler = None
 
 
 def own_weights(module: nn.Module) -> dict[str, Tensor]:
