@@ -18,12 +18,12 @@ PACKAGE = ROOT / "platform" / "bothways"
 LAYERS: tuple[tuple[str, ...], ...] = (
     # words: the standard library, numpy, pydantic, yaml
     (
-        *("errors", "lazy", "seeding", "registry", "config", "contracts", "results"),
+        *("errors", "lazy", "seeding", "registry", "config", "contracts", "task_contract", "results"),
         *("strict", "optim", "goals", "search_config", "data_config"),
         *("complaints", "knobs", "shape", "spaces", "yaml_io"),
     ),
     # tools
-    ("text", "assets", "metrics"),
+    ("text", "assets", "metrics", "text_scores"),
     ("lexicons",),
     # families: a member is a file
     ("tasks", "input_side", "output_side", "joint"),
@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "policy",
         "policy_file",
         "policy_apply",
+        "policy_places",
         "text_effects",
         "text_judges",
         "data",
@@ -41,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "batching",
         "fast_encoder",
         "models",
+        "pretrained",
         "averaging",
         "embedding_rows",
         "word_vectors",
@@ -50,6 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "trial",
         "cross_validation",
         "screening",
+        "generation",
         "teachers",
         "predict",
         "ensembles",

@@ -1,9 +1,11 @@
-"""Small real things for tests: encoders of three families with random weights, and texts that can be learnt."""
+"""Small real things for tests: models of seven families with random weights, and texts that can be learnt."""
 
 from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,16 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
     BertConfig,
     DistilBertConfig,
+    GPT2Config,
+    LlamaConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
+    T5Config,
 )
 
 from bothways.config import Experiment
@@ -46,7 +54,38 @@ _SIZES: dict[str, Any] = {
         type_vocab_size=1,
     ),
     "distilbert": DistilBertConfig(vocab_size=1, dim=16, n_layers=3, n_heads=2, hidden_dim=32),
+    "t5": T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0, eos_token_id=3),
+    "bart": BartConfig(
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        bos_token_id=2,
+        eos_token_id=3,
+        decoder_start_token_id=3,
+        forced_eos_token_id=None,
+    ),
+    "gpt2": GPT2Config(n_embd=16, n_layer=2, n_head=2, bos_token_id=2, eos_token_id=3),
+    "llama": LlamaConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        bos_token_id=2,
+        eos_token_id=3,
+    ),
 }
+_CLASSES = {
+    "t5": AutoModelForSeq2SeqLM,
+    "bart": AutoModelForSeq2SeqLM,
+    "gpt2": AutoModelForCausalLM,
+    "llama": AutoModelForCausalLM,
+}
+DECODERS = ("gpt2", "llama")
 
 
 def model_dir(family: str = "bert") -> str:
@@ -62,16 +101,16 @@ def _model_dir(family: str) -> str:
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
+    if family not in DECODERS:
+        backend.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
     PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="[PAD]",
         unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
         mask_token="[MASK]",
+        **({"eos_token": "[SEP]"} if family in DECODERS else {"cls_token": "[CLS]", "sep_token": "[SEP]"}),
         model_input_names=["input_ids", "attention_mask"] + (["token_type_ids"] if family == "bert" else []),
     ).save_pretrained(path)
     config = _SIZES[family]
@@ -80,7 +119,7 @@ def _model_dir(family: str) -> str:
     config.max_position_embeddings = 48
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        AutoModel.from_config(config).save_pretrained(path)
+        _CLASSES.get(family, AutoModel).from_config(config).save_pretrained(path)
     return str(path)
 
 
@@ -117,6 +156,24 @@ def rows(count: int, seed: int, first_id: int = 0, paired: bool = False) -> pa.T
             "label": pa.array(labels, pa.int64()),
         }
     )
+
+
+def labelled(table: pa.Table, make: Callable[[str, int], Any], kind: pa.DataType) -> pa.Table:
+    """The rows with other labels: what `make` gives for a text and its class."""
+    labels = [make(*row) for row in zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True)]
+    return table.set_column(table.column_names.index("label"), "label", pa.array(labels, kind))
+
+
+def dataset_of(make: Callable[[str, int], Any], kind: pa.DataType, labels: tuple[str, ...] = ()) -> Dataset:
+    """`dataset(80)` with other labels."""
+    plain = dataset(train=80)
+    parts = {name: labelled(getattr(plain, name), make, kind) for name in ("train", "selection", "test")}
+    return replace(plain, **parts, labels=labels, digest=f"tiny-{kind}")
+
+
+def signal(text: str) -> str:
+    """The one word that tells the class."""
+    return next(word for word in text.split() if word in GOOD + BAD)
 
 
 def without_labels(table: pa.Table) -> pa.Table:

@@ -8,7 +8,7 @@ from scipy import stats
 
 from bothways.results import Estimate
 
-Hits = npt.NDArray[np.bool_]
+Hits = npt.NDArray[np.float64]
 
 
 def estimate(values: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
@@ -35,11 +35,11 @@ def difference(treated: Hits, control: Hits, confidence: float = 0.95) -> Estima
     return estimate(np.asarray(treated, dtype=np.float64) - np.asarray(control, dtype=np.float64), confidence)
 
 
-def verdict(gain: Estimate | None, seeds: int) -> str:
-    """One honest sentence on a gain in accuracy; None is a search whose winner was the control itself."""
+def verdict(gain: Estimate | None, seeds: int, score: str = "accuracy") -> str:
+    """One honest sentence on a gain in the rows' `score`; None is a search whose winner was the control itself."""
     if gain is None:
         return "Nothing the search tried did better than the control on the selection rows."
-    points = f"{100 * gain.mean:+.1f} points of accuracy, 95 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
+    points = f"{100 * gain.mean:+.1f} points of {score}, 95 % interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
     if seeds == 1:
         return f"One seed says nothing about the next: {points} over the rows alone."
     if gain.low > 0:

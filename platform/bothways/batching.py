@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,9 @@ from bothways.config import Augment, InputSide, Language
 from bothways.contracts import NO_LABEL, Batch, Beside
 from bothways.data_config import SampleMixing
 from bothways.planning import I64, as_views
-from bothways.tokenization import Vocabulary, encoder
+from bothways.registry import TASKS
+from bothways.task_contract import TaskLike
+from bothways.tokenization import ModelReader, Vocabulary
 
 EVALUATION = -1
 """The epoch of rows that are evaluated or served: reconstruction only, no augmentation."""
@@ -37,7 +39,8 @@ class Encode:
     """`contracts.Encode`: views to token ids, through the input side. Picklable; the tokenizer travels as its path and
     the `vocabulary` that is kept of it (None: all).
 
-    `side` None leaves the text as it is. `paired`: `pair` is read as the second segment.
+    `side` None leaves the text as it is. `paired`: `pair` is read as the second segment. `task`: what is read beside
+    the text. `start`: the token that the model's decoder begins with, if it has one.
     """
 
     tokenizer_path: str
@@ -48,22 +51,38 @@ class Encode:
     language: Language = "en"
     seed: int = 0
     statistics: policy.Statistics | None = None
+    task: TaskLike = field(default_factory=lambda: TASKS.build("classification"))
+    start: int | None = None
 
     def __call__(self, views: pa.Table) -> pa.Table:
-        """`input_ids` (list of int32), `token_type_ids` (pairs whose tokenizer has them), `label`, `is_copy`."""
-        read = views
-        if self.side is not None:
-            read = policy.read(
-                views, side=self.side, language=self.language, seed=self.seed, statistics=self.statistics
-            )
-        texts = [read[name] for name in (("text", "pair") if self.paired else ("text",))]
-        encoded = encoder(self.tokenizer_path, self.vocabulary)(self.max_length, *texts)
-        columns = {"input_ids": encoded.ids}
-        if encoded.types is not None:
-            columns["token_type_ids"] = encoded.types
-        return pa.table(
-            {**columns, "label": read["label"], "is_copy": pa.array(read["copy"].to_numpy() > 0)},
+        """What `TaskLike.encode` makes of the views as they are read, and `is_copy`."""
+        reader = ModelReader(
+            path=self.tokenizer_path, vocabulary=self.vocabulary, max_length=self.max_length, start=self.start
         )
+        columns = ("text", "pair") if self.paired else ("text",)
+        read = self._read(views)
+        encoded = self.task.encode(read, columns, reader)
+        if (read["epoch"].to_numpy() != EVALUATION).any():
+            encoded.pop("reference", None)
+        return pa.table({**encoded, "is_copy": pa.array(read["copy"].to_numpy() > 0)})
+
+    def _read(self, views: pa.Table) -> pa.Table:
+        """The views through the input side; a change that would damage a row's labels is refused."""
+        if self.side is None:
+            return views
+        read = policy.read(
+            views,
+            side=self.side,
+            language=self.language,
+            seed=self.seed,
+            statistics=self.statistics,
+            places=self.task.places,
+        )
+        broken = self.task.broken(views, read)
+        if not broken.any():
+            return read
+        both = pa.concat_tables([read, views])
+        return both.take(pa.array(np.arange(len(broken)) + len(broken) * broken))
 
 
 def lengths(encoded: pa.Table) -> I64:
@@ -90,23 +109,43 @@ def regroup(blocks: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
 
 
 def collate(rows: pa.Table, pad_id: int) -> Batch:
-    """Encoded rows as a batch on the CPU, padded to the longest."""
+    """Encoded rows as a batch on the CPU, every column of lists padded to its longest.
+
+    `label`: whole numbers (N,), floats (N,) or (N, L) in lists of equal length, or lists of whole numbers.
+    """
     counts = lengths(rows)
     real = np.arange(counts.max(initial=0)) < counts[:, None]
-
-    def padded(column: str, fill: int) -> torch.Tensor:
-        out = np.full(real.shape, fill, np.int64)
-        out[real] = rows[column].combine_chunks().flatten().to_numpy()
-        return torch.from_numpy(out)
-
-    inputs = {"input_ids": padded("input_ids", pad_id), "attention_mask": torch.from_numpy(real.astype(np.int64))}
-    if "token_type_ids" in rows.column_names:
-        inputs["token_type_ids"] = padded("token_type_ids", 0)
+    inputs = {
+        name: _padded(rows[name], pad_id if name.endswith("input_ids") else 0)
+        for name in rows.column_names
+        if name not in ("label", "is_copy", "reference")
+    }
     return Batch(
-        inputs=inputs,
-        labels=torch.from_numpy(np.array(rows["label"].fill_null(NO_LABEL).to_numpy(), np.int64)),
+        inputs={**inputs, "attention_mask": torch.from_numpy(real.astype(np.int64))},
+        labels=_labels(rows["label"]),
         is_copy=torch.from_numpy(np.array(rows["is_copy"].to_numpy(), bool)),
+        references=tuple(rows["reference"].to_pylist()) if "reference" in rows.column_names else (),
     )
+
+
+def _padded(column: pa.ChunkedArray, fill: int) -> torch.Tensor:
+    lists = column.combine_chunks()
+    counts = lists.value_lengths().to_numpy(zero_copy_only=False)
+    real = np.arange(counts.max(initial=0)) < counts[:, None]
+    out = np.full(real.shape, fill, np.int64)
+    out[real] = lists.flatten().to_numpy()
+    return torch.from_numpy(out)
+
+
+def _labels(column: pa.ChunkedArray) -> torch.Tensor:
+    if pa.types.is_floating(column.type):
+        return torch.from_numpy(np.array(column.to_numpy(), np.float32))
+    if not pa.types.is_list(column.type):
+        return torch.from_numpy(np.array(column.fill_null(NO_LABEL).to_numpy(), np.int64))
+    if pa.types.is_floating(column.type.value_type):
+        flat = column.combine_chunks().flatten().to_numpy()
+        return torch.from_numpy(np.array(flat, np.float32).reshape(len(column), -1))
+    return _padded(column, NO_LABEL)
 
 
 def collate_step(table: pa.Table, pad_id: int, beside: Sequence[Beside]) -> Batch:

@@ -15,13 +15,14 @@ from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, m
 from bothways.contracts import Beside
 from bothways.data_config import Fold as Fold
 from bothways.data_config import Mixed, SampleMixing, refuse_impossible
-from bothways.errors import UserError, did_you_mean
+from bothways.errors import UserError
 from bothways.goals import Goals, check, measures, objectives
 from bothways.optim import Optim as Optim
 from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, WEIGHTINGS, Component, Registry
 from bothways.search_config import Search as Search
 from bothways.strict import Config as Config
 from bothways.strict import Count, Probability
+from bothways.task_contract import refuse_misfit, refuse_search
 
 Language = Literal["en", "zh"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -286,6 +287,8 @@ class Experiment(Config):
         refuse_impossible(self.input.sample_mixing, self.data.mix, self.optim.batch_size)
         return self
 
+    _task_fits = model_validator(mode="after")(refuse_misfit)
+
     def spec(self) -> dict[str, Any]:
         """Plain data that builds this experiment again."""
         return self.model_dump(mode="json")
@@ -336,9 +339,7 @@ class Pipeline(Config):
 
     @model_validator(mode="after")
     def _metrics_exist(self) -> Pipeline:
-        known = self.experiment.task.directions
-        if self.search and self.search.metric not in known:
-            raise UserError(f"search.metric {self.search.metric!r}: {did_you_mean(self.search.metric, known)}")
+        refuse_search(self)
         names = self.goals().names if self.search else ()
         asked = [name for name in names if name.startswith("text/perplexity")]
         if asked and self.search and not self.search.perplexity:

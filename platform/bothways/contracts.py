@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from bothways.lazy import torch
+from bothways.task_contract import Logits
+from bothways.task_contract import TaskLike as TaskLike
 
 if TYPE_CHECKING:  # names only: this layer imports neither torch nor pyarrow
     import pyarrow as pa
@@ -48,7 +50,10 @@ class Batch:
     """N encoded rows, padded to T tokens, on the model's device.
 
     `inputs`: what the model's forward takes (`input_ids`, `attention_mask`, …), each int64 (N, T).
-    `labels`: int64 (N,), `NO_LABEL` for a row without one. `is_copy`: bool (N,), true for augmented copies.
+    `labels`: int64 (N,), the class of each row; int64 (N, T), of each token; float32 (N,) or (N, L), numbers.
+    `NO_LABEL` for a row or token without one. `is_copy`: bool (N,), true for augmented copies.
+    `references`: at evaluation only, for each row what its task needs beyond labels to score or to write out a
+    prediction (a text, say); empty where labels are enough.
     `beside`: what objectives have asked for: of each kind one batch of N x `per_row` rows for every view, the same
     rows in the same order, as they are and then, if asked for, changed; all of them padded to T as well.
     `progress`: the share of the training that lies before this step.
@@ -58,6 +63,7 @@ class Batch:
     inputs: Mapping[str, Tensor]
     labels: Tensor
     is_copy: Tensor
+    references: tuple[Any, ...] = ()
     beside: Mapping[Beside, tuple[Batch, ...]] = field(default_factory=dict)
     progress: float = 0.0
     taught: Mapping[Teacher, Tensor] = field(default_factory=dict)
@@ -65,6 +71,13 @@ class Batch:
     def __len__(self) -> int:
         """N."""
         return int(self.labels.shape[0])
+
+    def per_row(self, values: Tensor) -> Tensor:
+        """A number for each row from one for each label: (N,) as it is; of (N, T), the mean over the row's labels."""
+        if values.dim() == 1:
+            return values
+        real = self.labels != NO_LABEL
+        return (values * real).sum(dim=1) / real.sum(dim=1).clamp_min(1)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
@@ -82,11 +95,12 @@ class Batch:
 
     def repeat(self, views: int) -> Batch:
         """`views` copies of the batch in one, (views x N) rows: view 1 of every row, then view 2 of every row, …"""
-        return self._each(lambda values: values.repeat(views, *[1] * (values.dim() - 1)))
+        repeated = self._each(lambda values: values.repeat(views, *[1] * (values.dim() - 1)))
+        return replace(repeated, references=self.references * views)
 
     def slice(self, start: int, stop: int) -> Batch:
         """Rows start to stop, and what is beside them."""
-        rows = self._each(lambda values: values[start:stop])
+        rows = replace(self._each(lambda values: values[start:stop]), references=self.references[start:stop])
         return self._with(lambda kind, view: view.slice(start * kind.per_row, stop * kind.per_row), rows)
 
     def to(self, device: torch.device | str) -> Batch:
@@ -104,6 +118,7 @@ class Batch:
             inputs={name: torch.cat([part.inputs[name] for part in parts]) for name in self.inputs},
             labels=torch.cat([part.labels for part in parts]),
             is_copy=torch.cat([part.is_copy for part in parts]),
+            references=tuple(reference for part in parts for reference in part.references),
         )
 
 
@@ -163,29 +178,6 @@ class Forward(Protocol):
         ...
 
 
-class TaskLike(Protocol):
-    """What is predicted and how it is scored. A member of `tasks/`.
-
-    `directions`: whether each metric is to be made larger (`max`) or smaller (`min`). `ranking`: the metrics that say
-    which of two models is better, the first one first, the others to break ties.
-    """
-
-    directions: ClassVar[Mapping[str, Literal["max", "min"]]]
-    ranking: ClassVar[tuple[str, ...]]
-
-    def row_losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The supervised loss of every row, (N,)."""
-        ...
-
-    def sums(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Float64 sums that add up over batches and workers and that `metrics` divides once."""
-        ...
-
-    def metrics(self, sums: Tensor) -> dict[str, float]:
-        """Metrics by name (`accuracy`, `macro_f1`, `log_loss`, …)."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Loss:
     """A finite scalar to minimise, and its named parts for the record (detached)."""
@@ -201,8 +193,11 @@ class ObjectiveLike(Protocol):
     has a statistic of the whole batch: each slice has its own then (`optim.accumulate`), but workers share one.
     `passes`: what a call costs in passes of plain cross-entropy over the same rows, (forward, backward).
     `beside`: the rows that it reads beside the batch's; None: none.
-    `taught_by`: the saved models whose predictions it needs.
+    `taught_by`: the saved models whose predictions it needs. `logits`: of which tasks it is defined for.
     """
+
+    @property
+    def logits(self) -> tuple[Logits, ...]: ...
 
     @property
     def passes(self) -> tuple[int, int]: ...

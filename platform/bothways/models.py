@@ -1,7 +1,7 @@
-"""Pretrained encoders with a classification head: loaded once, reset from memory, saved as what training changed.
+"""Pretrained models as a task needs them: loaded once, reset from memory, saved as what training changed.
 
 A saved model is a small directory: `weights.safetensors` holds the differences to the base weights as fp16 (for
-matrices with few changed rows, such as embeddings, those rows only) and the new head as fp32; `model.json` names the
+matrices with few changed rows, such as embeddings, those rows only) and a new head as fp32; `model.json` names the
 base by source and digest, the labels, and the experiment, so that prediction reads text as training did. `export`
 writes the same model as an ordinary transformers directory.
 """
@@ -20,13 +20,15 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from bothways import assets, config, seeding
 from bothways.checkpoints import atomic_directory, need_space, size_of
 from bothways.errors import UserError, one_line
 from bothways.fast_encoder import quicken
+from bothways.pretrained import dropout_rates, own_weights, pretrained
+from bothways.registry import TASKS
+from bothways.task_contract import TaskLike
 from bothways.tokenization import Vocabulary, tokenizer
 
 FORMAT = 1
@@ -48,13 +50,22 @@ class Bundle:
     path: str
     vocabulary: Vocabulary | None = None
     base: Weights
-    dropouts: Mapping[str, float] = field(repr=False)
+    dropouts: Mapping[tuple[str, str], float] = field(repr=False)
     dropout_settings: Mapping[str, Any] = field(repr=False)
 
     @property
     def pad_id(self) -> int:
         """The token id that fills up short rows."""
         return int(tokenizer(self.path, self.vocabulary).pad_token_id or 0)
+
+    @property
+    def start_id(self) -> int | None:
+        """The token that the decoder of an encoder-decoder begins with; None for other models."""
+        if not self.module.config.is_encoder_decoder:
+            return None
+        settings = (self.module.config, self.module.generation_config)
+        found = (getattr(one, "decoder_start_token_id", None) for one in settings)
+        return next((int(token) for token in found if token is not None), self.pad_id)
 
 
 class About(BaseModel):
@@ -82,42 +93,39 @@ def _quiet() -> Iterator[None]:
 
 
 def load(
-    source: str, labels: tuple[str, ...], device: torch.device | str = "cpu", vocabulary: Vocabulary | None = None
+    source: str,
+    labels: tuple[str, ...],
+    device: torch.device | str = "cpu",
+    vocabulary: Vocabulary | None = None,
+    task: TaskLike | None = None,
 ) -> Bundle:
-    """The pretrained model of `source` with a head for `labels`, fp32. The head's weights are not set: see `reset`.
+    """The pretrained model of `source` for `task` (None: classification) with these labels, fp32. A new head's weights
+    are not set: see `reset`.
 
     `vocabulary`: what to keep of it (None: all). Raises `UserError` when the source holds no such model.
     """
     path = str(assets.resolve(source))
     try:
         with _quiet():
-            module, info = AutoModelForSequenceClassification.from_pretrained(
-                path,
-                num_labels=len(labels),
-                dtype=torch.float32,
-                local_files_only=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
+            module, new = pretrained(path, (task or TASKS.build("classification")).architecture(labels))
     except (OSError, ValueError) as error:
         raise UserError(f"model {source}: {one_line(error)}") from error
     if vocabulary is not None:
         if vocabulary.ids[-1] >= module.config.vocab_size:
             raise UserError(f"model {source}: its tokenizer has ids that the model has no embedding for")
         _prune(module, vocabulary)
-    new = {*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])}
     module.to(device)
     quicken(module)
     return Bundle(
         module=module,
         path=path,
         vocabulary=vocabulary,
-        base={name: value.to("cpu", copy=True) for name, value in module.state_dict().items() if name not in new},
-        dropouts={name: part.p for name, part in module.named_modules() if isinstance(part, nn.Dropout)},
+        base={name: value.to("cpu", copy=True) for name, value in own_weights(module).items() if name not in new},
+        dropouts=dropout_rates(module),
         dropout_settings={
             key: value
             for key, value in module.config.to_dict().items()
-            if "dropout" in key and (value is None or isinstance(value, float))
+            if ("dropout" in key or "pdrop" in key) and (value is None or isinstance(value, float))
         },
     )
 
@@ -143,16 +151,17 @@ def reset(bundle: Bundle, *, labels: tuple[str, ...], dropout: float | None, see
     module = bundle.module
     std = float(getattr(module.config, "initializer_range", 0.02))
     with torch.no_grad():
-        for name, value in module.state_dict().items():
+        for name, value in own_weights(module).items():
             value.copy_(bundle.base[name] if name in bundle.base else _new_parameter(name, value.shape, std, seed))
     module.requires_grad_(True)
     module.zero_grad(set_to_none=True)
-    for name, rate in bundle.dropouts.items():
-        module.get_submodule(name).p = rate if dropout is None else dropout
+    for (name, key), rate in bundle.dropouts.items():
+        setattr(module.get_submodule(name), key, rate if dropout is None else dropout)
     for key, rate in bundle.dropout_settings.items():
         setattr(module.config, key, rate if dropout is None else dropout)
-    module.config.id2label = dict(enumerate(labels))
-    module.config.label2id = {label: index for index, label in enumerate(labels)}
+    if labels:
+        module.config.id2label = dict(enumerate(labels))
+        module.config.label2id = {label: index for index, label in enumerate(labels)}
 
 
 def _new_parameter(name: str, shape: torch.Size, std: float, seed: int) -> Tensor:
@@ -180,7 +189,7 @@ def compact(bundle: Bundle) -> dict[str, Tensor]:
     stored: dict[str, Tensor] = {}
     if bundle.vocabulary is not None:
         stored[_VOCABULARY] = torch.from_numpy(bundle.vocabulary.ids.copy())
-    for name, tensor in bundle.module.state_dict().items():
+    for name, tensor in own_weights(bundle.module).items():
         value = tensor.detach().cpu()
         base = bundle.base.get(name)
         if base is None:
@@ -199,7 +208,7 @@ def compact(bundle: Bundle) -> dict[str, Tensor]:
 def restore(bundle: Bundle, stored: Weights) -> None:
     """Set the module's weights to base + stored differences, in place."""
     with torch.no_grad():
-        for name, target in bundle.module.state_dict().items():
+        for name, target in own_weights(bundle.module).items():
             if name in stored:
                 target.copy_(stored[name])
                 continue
@@ -260,12 +269,12 @@ def load_saved(directory: Path, device: torch.device | str = "cpu") -> tuple[Bun
     about = read_about(directory)
     model = about.experiment.model
     if about.base is None:
-        return load(str(directory), about.labels, device), about
+        return load(str(directory), about.labels, device, task=about.experiment.task), about
     kept = None
     if model.vocabulary == "corpus":
         with _readable(directory / _WEIGHTS) as file, safetensors.safe_open(file, "pt") as stored:
             kept = Vocabulary.of(stored.get_tensor(_VOCABULARY).tolist())
-    bundle = load(model.source, about.labels, device, kept)
+    bundle = load(model.source, about.labels, device, kept, about.experiment.task)
     if digest(bundle.base) != about.base["sha256"]:
         raise UserError(f"{directory} was trained from other weights than {model.source} has now")
     reset(bundle, labels=about.labels, dropout=model.dropout, seed=about.experiment.seed)

@@ -21,6 +21,7 @@ from bothways.input_side.label_words import LabelWords
 from bothways.input_side.lookup import WordSet
 from bothways.input_side.statistics import Statistics as Statistics
 from bothways.input_side.transform import InputContext, Transform
+from bothways.policy_places import Places
 from bothways.seeding import F64, U64, below, keys, uniforms
 from bothways.text import Segmentation, TextBatch
 
@@ -48,8 +49,18 @@ def statistics(
     return replace(counted, label_words=LabelWords.of(texts, np.concatenate(labels), segmentation))
 
 
-def read(views: pa.Table, *, side: InputSide, language: Language, seed: int, statistics: Statistics | None) -> pa.Table:
+def read(
+    views: pa.Table,
+    *,
+    side: InputSide,
+    language: Language,
+    seed: int,
+    statistics: Statistics | None,
+    places: str | None = None,
+) -> pa.Table:
     """The views with `text` and `pair` as the model shall read them; same rows, order and other columns.
+
+    `places`: the column of text whose places the labels name; these move with it (see `policy_places`).
 
     `views`: columns id, text, pair, label, epoch, copy, and progress (see `planning.Plan`) where they are part of a
     training; elsewhere schedules are constant. Copy 0 is the original and is reconstructed only; so is everything in
@@ -68,9 +79,12 @@ def read(views: pa.Table, *, side: InputSide, language: Language, seed: int, sta
     for name in ("text", "pair"):
         if name in views.column_names and todo.size:
             column = views.column(name)
-            rows = _Rows(keys(row_keys, name), drawn, progress)
+            followed = Places(views["label"]) if name == places else None
+            rows = _Rows(keys(row_keys, name), drawn, progress, followed)
             changed = _column(column, todo, rows, side, (context, augmenting))
             views = views.set_column(views.column_names.index(name), name, changed)
+            if followed is not None:
+                views = views.set_column(views.column_names.index("label"), "label", followed.column())
     return views
 
 
@@ -114,11 +128,13 @@ def _integers(views: pa.Table, name: str) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Of every row: its key for one column, (N,), the sub-policy it has drawn, and its progress or None."""
+    """Of every row: its key for one column, (N,), the sub-policy it has drawn, its progress or None, and the places in
+    its text that move with it, if any do."""
 
     keys: U64
     drawn: npt.NDArray[np.int64]
     progress: F64 | None
+    places: Places | None
 
 
 def _column(
@@ -144,13 +160,16 @@ def _column(
         for start in range(0, group.size, _CHUNK):
             at = group[start : start + _CHUNK]
             batch = context.read(column.take(pa.array(at)).to_pylist(), rows.keys[at])
+            if rows.places is not None:
+                batch = rows.places.protect(batch, at)
             batch = _reconstructed(batch, side.reconstruct, context)
             progress = None if rows.progress is None else rows.progress[at]
             if operations:
                 batch = augment(augmenting.guarded(batch), operations, augmenting, number, progress)
-            changed = batch.texts()
+            if rows.places is not None:
+                rows.places.follow(batch, at)
             place[at] = sum(map(len, parts)) + np.arange(at.size)
-            parts.append(pa.array(changed, column.type))
+            parts.append(pa.array(batch.texts(), column.type))
     return pa.concat_arrays(parts).take(pa.array(place))
 
 

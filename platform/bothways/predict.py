@@ -1,29 +1,17 @@
-"""Labels with probabilities for new texts, read the way the model's training read its own."""
+"""What a trained model says of new texts, read the way its training read its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from bothways import batching, models
+from bothways import batching, generation, models
 from bothways.errors import UserError
-from bothways.training import ModelForward, predictions
-
-ROWS = 128
-"""Rows in a batch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """The likeliest label, and the probability of every label."""
-
-    label: str
-    probabilities: Mapping[str, float]
+from bothways.task_contract import Prediction as Prediction
 
 
 class Predictor:
@@ -38,6 +26,7 @@ class Predictor:
         self.labels = about.labels
         self.paired = about.paired
         experiment = about.experiment
+        self._task = experiment.task
         self._encode = batching.Encode(
             tokenizer_path=self._bundle.path,
             max_length=experiment.model.max_length,
@@ -46,6 +35,8 @@ class Predictor:
             side=batching.evaluation_side(experiment.input),
             language=experiment.data.language,
             seed=experiment.seed,
+            task=self._task,
+            start=self._bundle.start_id,
         )
 
     @property
@@ -69,20 +60,12 @@ class Predictor:
                 "id": pa.array(range(count), pa.int64()),
                 "text": pa.array(texts, pa.string()),
                 "pair": pa.array(pairs, pa.string()) if pairs else pa.nulls(count, pa.string()),
-                "label": pa.array(np.zeros(count, np.int64)),
+                "label": self._task.blank(pairs if self._task.places == "pair" and pairs is not None else texts),
             }
         )
         encoded = self._encode(batching.evaluation_views(rows))
         order = np.argsort(batching.lengths(encoded), kind="stable")
-        tables = batching.regroup([encoded.take(pa.array(order))], ROWS)
+        tables = batching.regroup([encoded.take(pa.array(order))], self._task.evaluation_rows)
         batches = [batching.collate(table, self._bundle.pad_id).to(self._device) for table in tables]
-        forward = ModelForward(self._bundle.module, self._bundle.module, "fp32")
-        probabilities = np.empty((count, len(self.labels)))
-        logits = torch.cat([found.cpu() for _, found in predictions(forward, batches)])
-        probabilities[order] = torch.softmax(logits.double(), dim=1).numpy()
-        return [
-            Prediction(
-                label=self.labels[int(row.argmax())], probabilities=dict(zip(self.labels, row.tolist(), strict=True))
-            )
-            for row in probabilities
-        ]
+        found = list(generation.predictions(self._task, self._bundle, batches, self.labels))
+        return [found[place] for place in np.argsort(order)]

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from bothways.results import SweepResult
 
+NO_SHARES = ("log_loss", "perplexity", "rmse", "mae", "pearson", "r2")
+"""Metrics that are not written in per cent."""
+
 
 def markdown(result: SweepResult) -> str:
     """The arms' table, what was found, and the one honest sentence."""
-    seeds = len(result.arms[0].scores["accuracy"])
-    others = [] if result.metric == "accuracy" else [result.metric]
+    scores = result.arms[0].scores
+    seeds = len(next(iter(scores.values())))
+    first = "accuracy" if "accuracy" in scores else result.metric
+    others = [result.metric] if result.metric in scores and result.metric != first else []
+    shown = [name for name in [first, *others] if name in scores]
     rows = [
         " | ".join(
             [
                 f"| {arm.name} | `{arm.trial_id}`",
-                *(" · ".join(f"{100 * score:.1f}" for score in arm.scores[name]) for name in ["accuracy", *others]),
+                *(" · ".join(_score(name, score) for score in arm.scores[name]) for name in shown),
                 f"{arm.test} |",
             ]
         )
@@ -22,9 +28,8 @@ def markdown(result: SweepResult) -> str:
     titles = [
         "arm",
         "trial",
-        "test accuracy by seed, %",
-        *(f"{name}, %" for name in others),
-        "accuracy [95 % interval]",
+        *(f"test {name} by seed{'' if name in NO_SHARES else ', %'}" for name in shown),
+        f"{result.score} [95 % interval]",
     ]
     knobs = [f"- `{path}`: {value}" for path, value in result.knobs.items()]
     return "\n".join(
@@ -72,3 +77,7 @@ def _front_cells(result: SweepResult) -> list[list[str]]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
+
+
+def _score(metric: str, value: float) -> str:
+    return f"{value:.4g}" if metric in NO_SHARES else f"{100 * value:.1f}"

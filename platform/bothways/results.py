@@ -58,7 +58,7 @@ class Estimate:
 class Arm:
     """One experiment trained again with fresh seeds.
 
-    `scores`: each metric of the test rows, one a seed. `test`: mean accuracy with its interval.
+    `scores`: each metric of the test rows, one a seed. `test`: the rows' mean score with its interval.
     """
 
     name: str
@@ -69,11 +69,11 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """What a sweep found. `arms`: control first. `gain`: found - control in accuracy; None when the control won.
+    """What a sweep found. `arms`: control first. `gain`: found - control in `score`; None when the control won.
 
-    `metric`: what the search ranked by. `front`: with several objectives, the trials that none dominates, the best by
-    the first one first: `trial` and every metric that was looked at. `problems`: what did not go as it should, one line
-    each.
+    `metric`: what the search ranked by. `score`: what rows are compared by. `front`: with several objectives, the
+    trials that none dominates, the best by the first one first: `trial` and every metric that was looked at.
+    `problems`: what did not go as it should, one line each.
     """
 
     sweep: str
@@ -88,5 +88,6 @@ class SweepResult:
     steps: int
     metric: str
     sentence: str
+    score: str = "accuracy"
     front: tuple[Mapping[str, Any], ...] = ()
     problems: tuple[str, ...] = ()

@@ -117,8 +117,14 @@ class ModelForward:
             del inputs["input_ids"]
             inputs["inputs_embeds"] = embeddings
         with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=self._bf16):
-            logits: Tensor = module(**inputs).logits
+            logits = _logits_of(module(**inputs))
         return logits.float()
+
+
+def _logits_of(output: Any) -> Tensor:
+    """The logits of a model's output; those of first and last tokens of answers, (N, T) each, as (N, 2, T)."""
+    found: Tensor = output.logits if "logits" in output else torch.stack([output.start_logits, output.end_logits], 1)
+    return found
 
 
 def last_linear(module: nn.Module) -> nn.Linear:
@@ -174,8 +180,7 @@ def predictions(forward: ModelForward, batches: Sequence[Batch]) -> Iterator[tup
 
 def no_sums(task: TaskLike, classes: int) -> Tensor:
     """The task's sums over no rows: what a worker without rows contributes."""
-    nothing = torch.zeros(0, dtype=torch.int64)
-    return task.sums(torch.zeros(0, classes), Batch(inputs={}, labels=nothing, is_copy=nothing.bool()))
+    return torch.zeros(task.width(classes), dtype=torch.float64)
 
 
 def evaluate(forward: ModelForward, task: TaskLike, batches: Sequence[Batch], collective: Collective) -> Tensor:

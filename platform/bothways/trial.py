@@ -25,6 +25,7 @@ from bothways import (
     assets,
     batching,
     checkpoints,
+    generation,
     mixing,
     models,
     planning,
@@ -36,8 +37,9 @@ from bothways import (
     training,
 )
 from bothways.config import Experiment, InputSide, OutputSide
-from bothways.contracts import Batch, Collective, Execute
+from bothways.contracts import Batch, Collective, Execute, TaskLike
 from bothways.errors import UserError
+from bothways.registry import TASKS
 from bothways.results import Report
 from bothways.training import Diverged
 
@@ -48,8 +50,6 @@ __all__ = ["Diverged", "Scored", "Trial", "Workspace"]
 
 T = TypeVar("T")
 
-EVALUATION_ROWS = 128
-"""Rows in a batch that needs no gradient."""
 CHECKPOINT_SHARE = 0.05
 """The largest share of a trial's time that goes into checkpoints: a slow disk gets fewer, a short trial none."""
 CHEAP_S = 0.2
@@ -58,10 +58,10 @@ CHEAP_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Metrics on the test rows, and for each row, in their order, whether it was right."""
+    """Metrics on the test rows, and for each row, in their order, how right it was, from 0 to 1."""
 
     metrics: Mapping[str, float]
-    hits: tuple[bool, ...]
+    hits: tuple[float, ...]
 
 
 class Workspace:
@@ -95,11 +95,17 @@ class Workspace:
         return kept
 
     def model(
-        self, source: str, labels: tuple[str, ...], vocabulary: tokenization.Vocabulary | None = None
+        self,
+        source: str,
+        labels: tuple[str, ...],
+        vocabulary: tokenization.Vocabulary | None = None,
+        task: TaskLike | None = None,
     ) -> models.Bundle:
-        """The model of `source`, loaded once. Its weights are whatever the last trial left: see `models.reset`."""
-        key = ("model", source, len(labels), vocabulary)
-        return self.remember(key, lambda: models.load(source, labels, self.device, vocabulary))
+        """The model of `source` for `task` (None: classification), loaded once. Its weights are whatever the last
+        trial left: see `models.reset`."""
+        task = task or TASKS.build("classification")
+        key = ("model", source, task.architecture(labels), vocabulary)
+        return self.remember(key, lambda: models.load(source, labels, self.device, vocabulary, task))
 
 
 class Trial:
@@ -145,7 +151,7 @@ class Trial:
         np.random.seed(seed % 2**32)  # for libraries that draw from it: we never do
         torch.manual_seed(seed)
         model = experiment.model
-        self._bundle = workspace.model(model.source, dataset.labels, self._vocabulary())
+        self._bundle = workspace.model(model.source, dataset.labels, self._vocabulary(), experiment.task)
         models.reset(self._bundle, labels=dataset.labels, dropout=model.dropout, seed=experiment.seed)
         if experiment.optim.precision == "bf16" and workspace.bf16_is_emulated:
             self.notes.append("this CPU has no bf16 arithmetic: precision bf16 is many times slower here than fp32")
@@ -180,7 +186,7 @@ class Trial:
         saved_at = began if saving > CHEAP_S else -np.inf
         progresses = training.train(
             self._bundle.module,
-            task=experiment.task,
+            task=generation.scored(experiment.task, self._bundle, "selection"),
             output=self._output_side(),
             optim=experiment.optim,
             seed=experiment.seed,
@@ -293,12 +299,14 @@ class Trial:
             language=experiment.data.language,
             seed=experiment.seed,
             statistics=statistics,
+            task=experiment.task,
+            start=self._bundle.start_id,
         )
 
     def _lengths(self, split: str) -> planning.I64:
         """Tokens of every original of a split, as it stands in the data: the same for every input side."""
-        model = self.experiment.model
-        key = ("lengths", split, self._dataset.digest, model.source, model.vocabulary, model.max_length)
+        task, model = self.experiment.task, self.experiment.model
+        key = ("lengths", task, split, self._dataset.digest, model.source, model.vocabulary, model.max_length)
         views = batching.evaluation_views(self._rows(split))
         return self._workspace.remember(key, lambda: batching.lengths(self._encode(None)(views)))
 
@@ -317,32 +325,33 @@ class Trial:
                 [self._encode(side)(views.slice(0, 0)), *self._execute(views, self._encode(side))]
             )
             order = np.argsort(batching.lengths(encoded), kind="stable")
-            tables = batching.regroup([encoded.take(pa.array(order))], EVALUATION_ROWS)
+            size = experiment.task.evaluation_rows
+            tables = batching.regroup([encoded.take(pa.array(order))], size)
             batches = [batching.collate(rows, self._bundle.pad_id).to(self._workspace.device) for rows in tables]
             return batches, mine[order]
 
-        model = experiment.model
-        key = (split, self._dataset.digest, model.source, model.vocabulary, model.max_length, rank, world)
+        task, model = experiment.task, experiment.model
+        key = (task, split, self._dataset.digest, model.source, model.vocabulary, model.max_length, rank, world)
         changed = json.dumps([experiment.seed, side.model_dump(mode="json")]) if side else ""
         return self._workspace.remember((*key, changed), make)
 
     def score_test(self) -> Scored:
         """Score the test rows, once, at the very end, with the weights exactly as they are saved."""
         self._settle()
-        task, optim = self.experiment.task, self.experiment.optim
+        task, optim = generation.scored(self.experiment.task, self._bundle, "test"), self.experiment.optim
         module = self._bundle.module
         forward = training.ModelForward(module, module, optim.precision)
         batches, positions = self._evaluation_batches("test")
         total = training.no_sums(task, len(self._dataset.labels))
-        right = [torch.zeros(0, dtype=torch.bool)]
+        right = [torch.zeros(0)]
         for batch, logits in training.predictions(forward, batches):
             total = total + task.sums(logits, batch)
-            right.append((logits.argmax(dim=1) == batch.labels).cpu())
+            right.append(task.row_scores(logits, batch).cpu())
         hits = torch.zeros(self._dataset.test.num_rows)
-        hits[torch.from_numpy(positions)] = torch.cat(right).float()
+        hits[torch.from_numpy(positions)] = torch.cat(right)
         return Scored(
             metrics=task.metrics(self._collective.sum(total)),
-            hits=tuple(bool(hit) for hit in self._collective.sum(hits).tolist()),
+            hits=tuple(self._collective.sum(hits).tolist()),
         )
 
     def save(self) -> Path:

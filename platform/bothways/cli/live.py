@@ -113,4 +113,5 @@ def _number(value: float | None) -> str:
 
 
 def _test(metrics: Mapping[str, float]) -> str:
-    return " ".join(f"test {key} {value:.4f}" for key, value in metrics.items() if key == "accuracy")
+    shown = "accuracy" if "accuracy" in metrics else next(iter(metrics), "")
+    return " ".join(f"test {key} {value:.4f}" for key, value in metrics.items() if key == shown)

@@ -1,4 +1,4 @@
-"""`bothways predict`: labels with probabilities, from a trained model's directory or from the MLflow registry."""
+"""`bothways predict`: what a model says of texts, from a trained model's directory or from the MLflow registry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def predict(
     tracking_uri: Annotated[str, typer.Option(help="MLflow, for models:/…")] = "",
     storage: Annotated[Path, typer.Option(help="The pipelines' `run.storage`, for models:/…")] = Path("runs"),
 ) -> None:
-    """Label texts with a trained model."""
+    """Label texts with a trained model, or have it answer, or write."""
     firsts, seconds = _texts(texts or [], pairs or [], file)
     directory = _directory(model, tracking_uri, storage)
     from bothways.ensembles import predictor  # torch: only once the arguments are known to be right
@@ -29,10 +29,13 @@ def predict(
     rows = []
     for text, prediction in zip(firsts, predictor(directory)(firsts, seconds), strict=True):
         shares = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
-        top = prediction.probabilities[prediction.label]
-        others = {"probabilities": dict(shares)} if form is Format.json else {}
-        probability = top if form is Format.json else f"{top:.4f}"
-        rows.append({"label": prediction.label, "probability": probability, "text": text, **others})
+        top = prediction.probability
+        if form is Format.json:
+            others = {"probabilities": dict(shares), "value": prediction.value}
+            rows.append({"label": prediction.label, "probability": top, "text": text, **others})
+        else:
+            probability = {} if top is None else {"probability": f"{top:.4f}"}
+            rows.append({"label": prediction.label, **probability, "text": text})
     show(rows, form)
 
 

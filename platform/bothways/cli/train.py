@@ -30,8 +30,10 @@ def train(
 
     directory = sweep_directory(Path(loaded.run.storage).resolve(), f"{loaded.name}-train", resume=False)
 
+    best = f"selection/{loaded.experiment.task.ranking[0]}"
+
     def say(report: Report) -> None:
-        shown = "  ".join(f"{name} {report.metrics[name]:.4f}" for name in ("train/loss", "selection/accuracy"))
+        shown = "  ".join(f"{name} {report.metrics[name]:.4f}" for name in ("train/loss", best))
         typer.echo(f"{report.seconds:7.1f} s  step {report.step:>5}/{report.steps}  {shown}")
 
     result = run(loaded, directory, on_ray=ray, on_report=say)

@@ -12,6 +12,8 @@ from typing import Any
 
 from bothways.data.reading import Broken, Record
 from bothways.errors import UserError
+from bothways.registry import TASKS
+from bothways.task_contract import TaskLike, Unusable
 
 MAX_BYTES = 1_000_000  # of one text: no encoder reads more, and a book in a row is a broken file
 _EXCERPT = 80  # characters
@@ -34,23 +36,35 @@ class Rows:
     source: str
     texts: list[str] = field(default_factory=list)
     pairs: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)  # as `TaskLike.read` writes them
     lines: list[int] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
 
-def check(source: str, records: Iterable[Record], known_labels: Collection[str] | None = None) -> Rows:
-    """Divide records into accepted and rejected ones; nothing is lost. `known_labels`: any other is a reason."""
+def check(
+    source: str,
+    records: Iterable[Record],
+    task: TaskLike | None = None,
+    known_classes: Collection[str] | None = None,
+) -> Rows:
+    """Divide records into accepted and rejected ones, as `task` (None: classification) reads them; nothing is lost.
+
+    `known_classes`: any other is a reason.
+    """
+    task = task or TASKS.build("classification")
     rows = Rows(source=source)
     for line, values in records:
         if isinstance(values, Broken):
             rows.rejected.append(_rejected(source, line, values.reason, values.excerpt))
             continue
-        *texts, label = values
-        label = _label(label)
-        reason = _fault(texts, label, known_labels)
-        if reason is not None:
-            rows.rejected.append(_rejected(source, line, reason, "" if texts[0] is None else str(texts[0])))
+        *texts, cell = values
+        try:
+            texts, label = task.read(texts, cell)
+            _refuse(texts, label)
+            if known_classes is not None and (unknown := [c for c in task.classes(label) if c not in known_classes]):
+                raise Unusable(f"unknown label {unknown[0][:_EXCERPT]!r}")
+        except Unusable as error:
+            rows.rejected.append(_rejected(source, line, str(error), "" if texts[0] is None else str(texts[0])))
             continue
         rows.texts.append(texts[0])
         rows.pairs.append(texts[1] if len(texts) == 2 else "")
@@ -59,42 +73,36 @@ def check(source: str, records: Iterable[Record], known_labels: Collection[str] 
     return rows
 
 
-def _label(value: Any) -> str:
-    """A label as text: numbers and booleans are names of classes too. Empty when there is none."""
-    if value is None or value != value:  # NaN is what data frames write for nothing
-        return ""
-    return value.strip() if isinstance(value, str) else str(value)
-
-
 def _rejected(source: str, line: int, reason: str, text: str) -> Rejected:
     return Rejected(source=source, line=line, reason=reason, excerpt=text[:_EXCERPT])
 
 
-def _fault(texts: list[Any], label: str, known_labels: Collection[str] | None) -> str | None:
-    """Why a record cannot be used; None when it can."""
+def _refuse(texts: list[Any], label: str) -> None:
+    """Raises `Unusable` for a record that nobody could use."""
     for text in texts:
         if not isinstance(text, str):
-            return "missing text" if text is None else f"a {type(text).__name__} where text belongs"
+            raise Unusable("missing text" if text is None else f"a {type(text).__name__} where text belongs")
         if not text or text.isspace():
-            return "empty text"
+            raise Unusable("empty text")
         if reason := _unfit(text):
-            return reason
+            raise Unusable(reason)
     if not label:
-        return "missing label"
+        raise Unusable("missing label")
     if reason := _unfit(label):
-        return f"{reason} in the label"
-    if known_labels is not None and label not in known_labels:
-        return f"unknown label {label[:_EXCERPT]!r}"
-    return None
+        raise Unusable(f"{reason} in the label")
+
+
+def _usable(text: Any) -> bool:
+    try:
+        _refuse([text], "no label")
+    except Unusable:
+        return False
+    return True
 
 
 def usable_texts(records: Iterable[Record]) -> list[str]:
     """The texts of records without labels; those that would be no rows are left out."""
-    return [
-        values[0]
-        for _, values in records
-        if not isinstance(values, Broken) and _fault(values[:1], "no label", None) is None
-    ]
+    return [values[0] for _, values in records if not isinstance(values, Broken) and _usable(values[0])]
 
 
 def _unfit(text: str) -> str | None:

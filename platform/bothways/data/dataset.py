@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bothways import config
 from bothways.data.checking import Rows, check, describe_rejected, quarantine, refuse_too_many, usable_texts
@@ -18,7 +20,9 @@ from bothways.data.reading import Columns
 from bothways.data.sources import parts
 from bothways.data.splitting import Int64, draw, row_ids
 from bothways.errors import UserError
+from bothways.registry import TASKS
 from bothways.seeding import keys
+from bothways.task_contract import TaskLike
 
 ROLES = ("train", "selection", "test")
 _MAX_LABELS = 1000  # more, and the label column is some other column
@@ -29,7 +33,7 @@ class Dataset:
     """Three splits without a row in common, in an order that depends on their contents and `split_seed` only.
 
     `train`, `selection`, `test`: columns id int64 (63 bits, from the content), text string, pair string (null for
-    single texts), label int64 (a position in `labels`).
+    single texts), label (what `TaskLike.column` makes of it; class numbers are positions in `labels`).
     `unlabelled`: the same columns, without labels, of the same domain and never those of a test row: rows of the source
     of `train` that no split uses, and what the source has without labels; or those of `data.unlabelled_source`.
     `mixed`: the rows of each source of `data.mix`. `digest`: SHA-256 over all rows of these.
@@ -46,23 +50,26 @@ class Dataset:
     mixed: tuple[pa.Table, ...] = ()
 
 
-def load(data: config.Data, quarantine_dir: Path | None = None) -> Dataset:
-    """The dataset a config describes. Unusable rows are listed in `quarantine_dir/quarantine.jsonl`.
+def load(data: config.Data, quarantine_dir: Path | None = None, task: TaskLike | None = None) -> Dataset:
+    """The dataset a config describes, for `task` (None: classification). Unusable rows are listed in
+    `quarantine_dir/quarantine.jsonl`.
 
     Raises `UserError`: a source, column or label that is not there, too many unusable rows, duplicates under
-    `dedup: error`, splits larger than their source, fewer than two classes.
+    `dedup: error`, splits larger than their source, fewer classes than the task needs.
     """
-    found, without_label = _read(data)
+    task = task or TASKS.build("classification")
+    found, without_label = _read(data, task)
     file = quarantine(found.values(), quarantine_dir) if quarantine_dir else None
     for rows in found.values():
         refuse_too_many(rows, data.max_bad_rows, file)
     notes = [note for rows in found.values() if (note := describe_rejected(rows, file))]
-    found, duplicates = _without_duplicates(found, data.dedup)
-    labels = _labels(found["train"], data)
+    found, duplicates = _without_duplicates(found, data.dedup, exclusive=task.exclusive)
+    labels = _labels(found["train"], data, task)
+    columns = {part: task.column(rows.labels, labels) for part, rows in found.items()}
     ids = {role: row_ids(zip(rows.texts, rows.pairs, rows.labels, strict=True)) for role, rows in found.items()}
-    chosen, unused = _divide(data, found, ids)
+    chosen, unused = _divide(data, found, ids, columns)
     tables = {
-        role: _table(found[part], ids[part][rows], rows, labels, data.pair is not None)
+        role: _table(found[part], ids[part][rows], rows, columns[part], data.pair is not None)
         for role, (part, rows) in chosen.items()
     }
     unlabelled = _unlabelled(found["train"], chosen, tables["test"], without_label)
@@ -84,14 +91,14 @@ def load(data: config.Data, quarantine_dir: Path | None = None) -> Dataset:
 def folded(dataset: Dataset, fold: config.Fold, split_seed: int) -> Dataset:
     """The dataset with one fold of its training and selection rows as selection and the others as train.
 
-    A class has its share in every part, to the row. Raises `UserError` when there are fewer rows than parts.
+    Each class has its share in every part, to the row. Raises `UserError` when there are fewer rows than parts.
     """
     rows = pa.concat_tables([dataset.train, dataset.selection]).combine_chunks()
     if rows.num_rows < fold.of:
         raise UserError(f"{rows.num_rows} training and selection rows cannot be divided into {fold.of} folds")
     row_keys = keys("fold", split_seed, fold.repeat, rows["id"].to_numpy())
     sizes = [rows.num_rows // fold.of + (part < rows.num_rows % fold.of) for part in range(fold.of)]
-    drawn = draw(rows["label"].to_numpy(), row_keys, sizes)
+    drawn = draw(_strata(rows["label"]), row_keys, sizes)
     selection = drawn.pop(fold.number)
     train = np.concatenate(drawn)
     identity = f"{dataset.digest} fold {fold.number} of {fold.of}, {fold.repeat} of seed {split_seed}"
@@ -103,26 +110,31 @@ def folded(dataset: Dataset, fold: config.Fold, split_seed: int) -> Dataset:
     )
 
 
-def _read(data: config.Data) -> tuple[dict[str, Rows], list[str]]:
+def _strata(column: pa.Array | pa.ChunkedArray) -> Int64:
+    """What a split has its share of: classes where a row has one, else all rows alike, (N,)."""
+    return column.to_numpy() if pa.types.is_integer(column.type) else np.zeros(len(column), np.int64)
+
+
+def _read(data: config.Data, task: TaskLike) -> tuple[dict[str, Rows], list[str]]:
     """The rows of each source by the split they are for, and the texts it has without labels; `train` also feeds the
     splits without a source."""
     columns = Columns(data.text, data.pair, data.label)
     named = {"train": data.source, "selection": data.selection_source, "test": data.test_source}
     own = parts(data.source, columns)
-    found = {"train": check(data.source, own["train"])}
-    known = set(found["train"].labels)
+    found = {"train": check(data.source, own["train"], task)}
+    known = {each for label in set(found["train"].labels) for each in task.classes(label)}
     for role in ROLES[1:]:
         if (source := named[role]) is not None:
             other = parts(source, columns)
-            found[role] = check(source, other.get(role, other["train"]), known)
+            found[role] = check(source, other.get(role, other["train"]), task, known)
         elif role in own:
-            found[role] = check(f"{data.source} ({role})", own[role], known)
+            found[role] = check(f"{data.source} ({role})", own[role], task, known)
     return found, usable_texts(own.get("unlabelled", ()))
 
 
-def _without_duplicates(found: Mapping[str, Rows], dedup: str) -> tuple[dict[str, Rows], list[str]]:
+def _without_duplicates(found: Mapping[str, Rows], dedup: str, *, exclusive: bool) -> tuple[dict[str, Rows], list[str]]:
     """The rows that stay, and a note on the others."""
-    duplicates = find(list(found.values()))
+    duplicates = find(list(found.values()), exclusive=exclusive)
     if not duplicates.drop:
         return dict(found), []
     if dedup == "keep":
@@ -141,11 +153,15 @@ def _take(rows: Rows, at: list[int]) -> Rows:
     return Rows(source=rows.source, rejected=rows.rejected, **columns)
 
 
-def _labels(rows: Rows, data: config.Data) -> tuple[str, ...]:
-    labels = sorted(set(rows.labels))
-    if len(labels) < 2:
-        held = f"one label, {labels[0]!r}" if labels else "no row left"
-        raise UserError(f"{rows.source}: {held} in {len(rows.texts)} usable rows; at least two labels are needed")
+def _labels(rows: Rows, data: config.Data, task: TaskLike) -> tuple[str, ...]:
+    if not rows.texts:
+        raise UserError(f"{rows.source}: no row left in 0 usable rows; rows with labels are needed")
+    labels = sorted({each for label in set(rows.labels) for each in task.classes(label)})
+    if len(labels) < task.fewest_classes:
+        held = f"one label, {labels[0]!r}," if labels else "no label"
+        raise UserError(
+            f"{rows.source}: {held} in {len(rows.texts)} usable rows; at least {task.fewest_classes} labels are needed"
+        )
     if len(labels) > _MAX_LABELS:
         shown = ", ".join(repr(label[:20]) for label in labels[:3])
         raise UserError(
@@ -156,7 +172,7 @@ def _labels(rows: Rows, data: config.Data) -> tuple[str, ...]:
 
 
 def _divide(
-    data: config.Data, found: Mapping[str, Rows], ids: Mapping[str, Int64]
+    data: config.Data, found: Mapping[str, Rows], ids: Mapping[str, Int64], columns: Mapping[str, pa.Array]
 ) -> tuple[dict[str, tuple[str, Int64]], list[str]]:
     """For each split, the source it comes from and its row numbers there; and notes on rows that no split uses."""
     chosen: dict[str, tuple[str, Int64]] = {}
@@ -165,8 +181,7 @@ def _divide(
         shared = part == "train"
         roles = [role for role in reversed(ROLES) if role not in found or role == "train"] if shared else [part]
         sizes = _sizes(data.splits, roles, len(rows.texts), rows.source, shared)
-        classes = np.unique(np.array(rows.labels, dtype=object), return_inverse=True)[1]
-        draws = draw(classes, keys("split", data.split_seed, ids[part]), sizes)
+        draws = draw(_strata(columns[part]), keys("split", data.split_seed, ids[part]), sizes)
         chosen |= {role: (part, rows_of) for role, rows_of in zip(roles, draws, strict=True)}
         if unused := len(rows.texts) - sum(sizes):
             drawn = ", ".join(f"{size:,} {role}" for role, size in zip(roles, sizes, strict=True))
@@ -190,13 +205,12 @@ def _sizes(splits: config.Splits, roles: list[str], n: int, source: str, shared:
     return [sizes[role] for role in roles]
 
 
-def _table(rows: Rows, ids: Int64, at: Int64, labels: tuple[str, ...], paired: bool) -> pa.Table:
-    number = {label: i for i, label in enumerate(labels)}
+def _table(rows: Rows, ids: Int64, at: Int64, labels: pa.Array, paired: bool) -> pa.Table:
     columns = {
         "id": pa.array(ids, pa.int64()),
         "text": pa.array([rows.texts[row] for row in at], pa.string()),
         "pair": pa.array([rows.pairs[row] if paired else None for row in at], pa.string()),
-        "label": pa.array([number[rows.labels[row]] for row in at], pa.int64()),
+        "label": labels.take(pa.array(at)),
     }
     return pa.table(columns)
 
@@ -241,15 +255,24 @@ def _digest(
     return digest.hexdigest()
 
 
-def _rows(table: pa.Table) -> Iterator[tuple[int, str, str, int]]:
+def _rows(table: pa.Table) -> Iterator[tuple[int, str, str, Any]]:
     for batch in table.to_batches(max_chunksize=10_000):
         for number, text, pair, label in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             yield number, text, pair or "", label
 
 
+def _classes_in(column: pa.ChunkedArray) -> set[int]:
+    """The class numbers that occur: one a row, or a 1 for each in a list of all classes, or one a place in the text."""
+    if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
+        return set(np.flatnonzero(np.array(column.to_pylist()).any(axis=0)).tolist())
+    if pa.types.is_list(column.type):
+        column = pc.struct_field(pc.list_flatten(column), "label")
+    return set(pc.unique(column).to_pylist())
+
+
 def _oddities(tables: Mapping[str, pa.Table], labels: tuple[str, ...]) -> Iterator[str]:
-    for role, table in tables.items():
-        present = set(table["label"].unique().to_pylist())
+    for role, table in tables.items() if labels else ():
+        present = _classes_in(table["label"])
         if absent := [label for number, label in enumerate(labels) if number not in present]:
             more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
             yield f"{role} has no row labelled {', '.join(absent[:5])}{more}"

@@ -18,8 +18,9 @@ _SHOWN = 2  # examples
 class Duplicates:
     """What equals something else after NFC and strip, pair included, in parts ordered from train to test.
 
-    `drop`: (part, row) of every row that goes: those also found in a later part, those that repeat a row, and all
-    rows of a text that one part labels differently. The counts are rows; the examples, texts.
+    `drop`: (part, row) of every row that goes: those also found in a later part, those that repeat a row, and, where a
+    text has one label only, all rows of a text that one part labels differently. The counts are rows; the examples,
+    texts.
     """
 
     drop: set[tuple[int, int]] = field(default_factory=set)
@@ -38,8 +39,11 @@ class Duplicates:
         return f"{counted}; such as {'; '.join(self.examples)}"
 
 
-def find(parts: Sequence[Rows]) -> Duplicates:
-    """Exact duplicates within and across `parts`. What is kept does not depend on the order of rows."""
+def find(parts: Sequence[Rows], *, exclusive: bool = True) -> Duplicates:
+    """Exact duplicates within and across `parts`. What is kept does not depend on the order of rows.
+
+    `exclusive`: two labels of one text contradict each other; else both rows stay.
+    """
     first: dict[str, tuple[int, int]] = {}
     groups: dict[str, list[tuple[int, int]]] = {}
     for part, rows in enumerate(parts):
@@ -55,13 +59,19 @@ def find(parts: Sequence[Rows]) -> Duplicates:
         earlier = [member for member in group if member[0] != last]
         found.leaking += len(earlier)
         found.drop.update(earlier)
-        if len({parts[part].labels[row] for part, row in own}) > 1:
+        by_label: dict[str, list[tuple[int, int]]] = {}
+        for member in own:
+            by_label.setdefault(parts[last].labels[member[1]], []).append(member)
+        if exclusive and len(by_label) > 1:
             found.contradicting += len(own)
             found.drop.update(own)
         else:
-            kept = min(own, key=lambda member: (parts[last].texts[member[1]], parts[last].pairs[member[1]]))
-            found.repeated += len(own) - 1
-            found.drop.update(member for member in own if member != kept)
+            for alike in by_label.values():
+                kept = min(alike, key=lambda member: (parts[last].texts[member[1]], parts[last].pairs[member[1]]))
+                found.repeated += len(alike) - 1
+                found.drop.update(member for member in alike if member != kept)
+        if not found.drop.intersection(group):
+            continue
         if len(found.examples) < _SHOWN:
             found.examples.append(_place(parts, group))
     return found

@@ -71,7 +71,9 @@ def hub_dataset(name: str, subset: str | None, revision: str | None) -> dict[str
 
 def _unlabelled(rows: Any, columns: Columns) -> bool:
     """Some hub datasets hide the labels of their test split behind -1."""
-    return columns.label in rows.column_names and rows.num_rows > 0 and set(rows.unique(columns.label)) == {-1}
+    if columns.label not in rows.column_names or not hasattr(rows.features[columns.label], "dtype"):
+        return False  # labels of several parts
+    return rows.num_rows > 0 and set(rows.unique(columns.label)) == {-1}
 
 
 def _hub_records(source: str, rows: Any, columns: Columns) -> Iterator[Record]:
@@ -79,10 +81,13 @@ def _hub_records(source: str, rows: Any, columns: Columns) -> Iterator[Record]:
     for name in named:
         if name not in rows.column_names:
             raise UserError(f"{source}: no column {name!r}, only {', '.join(rows.column_names)}")
-    classes = getattr(rows.features[named[-1]], "names", None)  # a ClassLabel: integers with names
+    feature = rows.features[named[-1]]
+    classes = getattr(getattr(feature, "feature", feature), "names", None)  # a ClassLabel, or lists of them: integers
     batches = (zip(*(batch[name] for name in named), strict=True) for batch in rows.iter(batch_size=1000))
     for number, values in enumerate(chain.from_iterable(batches), 1):
         *texts, label = values
-        if classes is not None and label is not None:
+        if classes is not None and isinstance(label, list):
+            label = [classes[one] if one >= 0 else "" for one in label]
+        elif classes is not None and label is not None:
             label = classes[label] if label >= 0 else None
         yield number, [*texts, label]

@@ -49,13 +49,14 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a job ended. `hits` tells for every test row whether it was right; `error` and `note` are one line each."""
+    """How a job ended. `hits` tells for every test row how right it was, from 0 to 1; `error` and `note` are
+    one line each."""
 
     trial_id: str
     status: Status
     model_dir: str = ""
     test: Mapping[str, float] = field(default_factory=dict)
-    hits: tuple[bool, ...] = ()
+    hits: tuple[float, ...] = ()
     error: str = ""
     note: str = ""
 

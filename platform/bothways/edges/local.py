@@ -67,7 +67,7 @@ def run(
     torch.set_num_threads(run.threads)
     trial = Trial(
         experiment,
-        data.load(experiment.data) if dataset is None else dataset,
+        data.load(experiment.data, task=experiment.task) if dataset is None else dataset,
         collective=OneWorker(),
         execute=execute,
         workspace=workspace or Workspace(device(run)),

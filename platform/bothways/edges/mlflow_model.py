@@ -25,7 +25,7 @@ class PyfuncModel:
         pairs = list(frame["pair"]) if "pair" in frame else None
         found = self._predict(list(frame["text"]), pairs)
         return pd.DataFrame(
-            {"label": [p.label for p in found], "probability": [p.probabilities[p.label] for p in found]},
+            {"label": [p.label for p in found], "probability": [p.probability for p in found]},
             index=frame.index,
         )
 

@@ -29,7 +29,7 @@ def train(pipeline: Pipeline, directory: Path, *, on_ray: bool, on_report: OnRep
     name = directory.name
     with contextlib.ExitStack() as stack:
         stack.enter_context(lease(directory))
-        dataset = data.load(pipeline.experiment.data, directory)
+        dataset = data.load(pipeline.experiment.data, directory, pipeline.experiment.task)
         tracker = stack.enter_context(MlflowTracker(pipeline, directory, dataset, uuid.uuid4().hex))
         tracker.begin(name, name, pipeline.experiment.spec(), {})
 

@@ -65,7 +65,7 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
     run, directory = plan.pipeline.run, plan.directory
     with lease(directory), contextlib.ExitStack() as stack:
         record = Record.replay(journal := directory / "events.jsonl")
-        dataset = data.load(plan.pipeline.experiment.data, directory)
+        dataset = data.load(plan.pipeline.experiment.data, directory, plan.pipeline.experiment.task)
         identity = _same_sweep(plan, dataset)
         tracker = stack.enter_context(MlflowTracker(plan.pipeline, directory, dataset, identity))
         tracker.replay(read(journal))
@@ -250,6 +250,7 @@ def _winner(record: Record, plan: Plan, finalists: list[TrialRecord], again: lis
 
 
 def _result(plan: Plan, record: Record, best: TrialRecord, confirmed: Confirmed, uri: str) -> SweepResult:
+    task, seeds = plan.pipeline.experiment.task, len(next(iter(confirmed.arms[0].scores.values())))
     return SweepResult(
         sweep=plan.directory.name,
         directory=str(plan.directory),
@@ -262,7 +263,8 @@ def _result(plan: Plan, record: Record, best: TrialRecord, confirmed: Confirmed,
         gain=confirmed.gain,
         steps=plan.pipeline.experiment.optim.steps,
         metric=plan.search.metric,
-        sentence=_unmet(record, plan) or analysis.verdict(confirmed.gain, len(confirmed.arms[0].scores["accuracy"])),
+        sentence=_unmet(record, plan) or analysis.verdict(confirmed.gain, seeds, task.score),
+        score=task.score,
         front=_table_of(record, plan) if plan.goals.also else (),
     )
 

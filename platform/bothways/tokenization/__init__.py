@@ -7,6 +7,7 @@ others read whole texts.
 """
 
 from bothways.tokenization.encoder import Encoded, Encoder, encoder, tokenizer
+from bothways.tokenization.reader import ModelReader
 from bothways.tokenization.vocabulary import Vocabulary, used
 
-__all__ = ["Encoded", "Encoder", "Vocabulary", "encoder", "tokenizer", "used"]
+__all__ = ["Encoded", "Encoder", "ModelReader", "Vocabulary", "encoder", "tokenizer", "used"]

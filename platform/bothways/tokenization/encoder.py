@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from bothways.errors import UserError
@@ -133,8 +133,21 @@ class Encoder:
     def whole(self, max_length: int, *columns: pa.ChunkedArray) -> Encoded:
         """The same by way of the tokenizer alone."""
         self._backend.enable_truncation(max_length)
-        texts = [[text or "" for text in column.to_pylist()] for column in columns]
-        found = self._backend.encode_batch_fast(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)))
+        return self._encoded(self._backend.encode_batch_fast(_texts(columns)), columns)
+
+    def placed(self, max_length: int, *columns: pa.ChunkedArray) -> tuple[Encoded, list[Encoding]]:
+        """The same with the library's own rows, whose tokens know their places (`offsets`, in characters)."""
+        self._backend.enable_truncation(max_length)
+        found = self._backend.encode_batch(_texts(columns))
+        return self._encoded(found, columns), found
+
+    def pieces(self, texts: pa.ChunkedArray) -> pa.ListArray:
+        """The ids of whole texts, without special tokens."""
+        self._backend.no_truncation()
+        found = self._backend.encode_batch_fast(_texts((texts,)), add_special_tokens=False)
+        return self._encoded(found, (texts,)).ids
+
+    def _encoded(self, found: list[Encoding], columns: tuple[pa.ChunkedArray, ...]) -> Encoded:
         types = pa.array([row.type_ids for row in found], pa.list_(pa.int32())) if self._has_types(columns) else None
         return Encoded(pa.array([row.ids for row in found], pa.list_(pa.int32())), types)
 
@@ -192,6 +205,12 @@ def _flat(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     if part is None:
         return []
     return [inner for name in ("normalizers", "pretokenizers") for inner in part.get(name, ())] or [part]
+
+
+def _texts(columns: tuple[pa.ChunkedArray, ...]) -> list[Any]:
+    """Texts, or pairs of them, as the tokenizers library takes them."""
+    texts = [[text or "" for text in column.to_pylist()] for column in columns]
+    return texts[0] if len(texts) == 1 else list(zip(*texts, strict=True))
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.StringArray:

@@ -7,18 +7,27 @@ from typing import TYPE_CHECKING, Self
 from bothways.contracts import Batch, Beside, Forward, Loss, TaskLike, Teacher
 from bothways.errors import UserError
 from bothways.registry import Component
+from bothways.task_contract import Logits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor, nn
 
+ANY: tuple[Logits, ...] = ("classes", "tokens", "other")
 PLAIN = (1, 1)
 """The cost of plain cross-entropy: one forward and one backward pass over the rows."""
 
 
 class Objective(Component):
-    """What every member is (`contracts.ObjectiveLike`), for those that need the batch's rows and the model only."""
+    """What every member is (`contracts.ObjectiveLike`), for those that need the batch's rows and the model only.
+
+    `logits`: of which tasks it is defined for.
+    """
+
+    @property
+    def logits(self) -> tuple[Logits, ...]:
+        return ("classes",)
 
     @property
     def passes(self) -> tuple[int, int]:

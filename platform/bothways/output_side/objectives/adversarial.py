@@ -30,7 +30,7 @@ from pydantic import Field, model_validator
 
 from bothways.contracts import Batch, Beside, Forward, Loss, TaskLike
 from bothways.lazy import functional, torch
-from bothways.output_side.objectives import PLAIN, Objective, plain, refuse_unless_classes
+from bothways.output_side.objectives import ANY, PLAIN, Objective, plain, refuse_unless_classes
 from bothways.output_side.perturbation import (
     TINY,
     added,
@@ -44,6 +44,7 @@ from bothways.output_side.perturbation import (
     same_dropout,
 )
 from bothways.registry import OBJECTIVES, Choices, Range
+from bothways.task_contract import Logits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -107,6 +108,10 @@ class Adversarial(Objective):
         if self.method == "vat" and not self.init_mag:
             raise ValueError("vat looks around the clean point, where its gradient is 0: init_mag must be above 0")
         return self
+
+    @property
+    def logits(self) -> tuple[Logits, ...]:
+        return ("classes",) if self.method in ("smart", "vat") else ANY
 
     @property
     def passes(self) -> tuple[int, int]:

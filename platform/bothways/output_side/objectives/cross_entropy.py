@@ -11,8 +11,9 @@ from pydantic import Field
 
 from bothways.contracts import Batch, Forward, Loss, TaskLike
 from bothways.errors import UserError
-from bothways.output_side.objectives import Objective, plain
+from bothways.output_side.objectives import ANY, Objective, plain
 from bothways.registry import OBJECTIVES
+from bothways.task_contract import Logits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +40,10 @@ class CrossEntropy(Objective):
         rows, classes = sum(counts), sum(count > 0 for count in counts)
         weights = tuple(rows / (classes * count) if count else 1.0 for count in counts)
         return self.model_copy(update={"class_weights": weights})
+
+    @property
+    def logits(self) -> tuple[Logits, ...]:
+        return ("classes",) if self.class_weights else ANY
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
         if not self.class_weights:

@@ -3,7 +3,8 @@
 L = (CE(p1) + CE(p2)) / 2 + alpha * (KL(p1 || p2) + KL(p2 || p1)) / 2, mean over the rows.
 The paper (equations 2 to 4) adds the two cross-entropies; its released code halves their sum, so that the loss stays on
 the scale of plain cross-entropy. We follow the code: our `alpha` is the code's, half the paper's. Unlike the code's
-example, the divergence is a mean over the rows too, so that `alpha` means the same at every batch size.
+example, the divergence is a mean over the rows too, so that `alpha` means the same at every batch size;
+where tokens have labels, it is a mean over each row's labelled tokens first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from bothways.contracts import Batch, Forward, Loss, TaskLike
 from bothways.lazy import functional
 from bothways.output_side.objectives import PLAIN, Objective, plain
 from bothways.registry import OBJECTIVES, Range
+from bothways.task_contract import Logits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +34,10 @@ class RDrop(Objective):
     alpha: Annotated[float, Field(ge=0.0), Range(0.1, 5.0, log=True)] = 1.0
 
     @property
+    def logits(self) -> tuple[Logits, ...]:
+        return ("classes", "tokens")
+
+    @property
     def passes(self) -> tuple[int, int]:
         return (2, 2) if self.alpha else PLAIN
 
@@ -43,7 +49,7 @@ class RDrop(Objective):
         hard = task.row_losses(logits, both).mean()
         log_p, log_q = functional.log_softmax(logits, dim=-1).chunk(2)
         # KL(p||q) + KL(q||p) is the sum over classes of (p - q) (log p - log q).
-        apart = ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=-1).mean() / 2
+        apart = batch.per_row(((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=-1)).mean() / 2
         return Loss(
             total=hard + self.alpha * apart,
             parts={"supervised": hard.detach(), "divergence": apart.detach()},

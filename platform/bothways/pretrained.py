@@ -1,0 +1,91 @@
+"""Pretrained weights in the architecture a task needs: read from a directory, by the classes of transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from bothways.task_contract import Architecture
+from bothways.tokenization import tokenizer
+
+_HOW = {"dtype": torch.float32, "local_files_only": True, "output_loading_info": True}
+
+
+def pretrained(path: str, architecture: Architecture) -> tuple[Any, set[str]]:
+    """The model in fp32, and the names of its parameters that are new.
+
+    Raises what transformers raises (`OSError`, `ValueError`) when `path` holds no model for it.
+    """
+    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+    names = [name for name in architecture.auto if _knows(getattr(transformers, name), config)]
+    name = (names or architecture.auto)[0]
+    if name == "EncoderDecoderModel":
+        return _warm_started(path)
+    for key, value in architecture.settings:
+        setattr(config, key, value)
+    model, info = getattr(transformers, name).from_pretrained(path, config=config, ignore_mismatched_sizes=True, **_HOW)
+    if isinstance(model, transformers.EncoderDecoderModel):  # one of ours, exported
+        _leave_out_pooler(model)
+    return model, _new(info) & model.state_dict().keys()
+
+
+def _knows(auto: Any, config: Any) -> bool:
+    """Whether a class makes a model of this configuration; one that puts models together takes any encoder."""
+    mapping = getattr(auto, "_model_mapping", None)
+    return not config.is_encoder_decoder if mapping is None else type(config) in mapping
+
+
+def _new(info: Any) -> set[str]:
+    return {*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])}
+
+
+def _warm_started(path: str) -> tuple[Any, set[str]]:
+    """An encoder twice: as it is, and as the decoder, with new cross-attention (Rothe et al. 2020)."""
+    encoder, read = transformers.AutoModel.from_pretrained(path, **_HOW)
+    decoder, written = transformers.AutoModelForCausalLM.from_pretrained(
+        path, is_decoder=True, add_cross_attention=True, **_HOW
+    )
+    model = transformers.EncoderDecoderModel(encoder=encoder, decoder=decoder)
+    _leave_out_pooler(model)
+    fast = tokenizer(path)
+    ids = {
+        "pad_token_id": fast.pad_token_id,
+        "decoder_start_token_id": fast.cls_token_id if fast.bos_token_id is None else fast.bos_token_id,
+        "eos_token_id": fast.sep_token_id if fast.eos_token_id is None else fast.eos_token_id,
+    }
+    for name, value in ids.items():
+        setattr(model.config, name, value)
+        setattr(model.generation_config, name, value)
+    new = {f"encoder.{name}" for name in _new(read)} | {f"decoder.{name}" for name in _new(written)}
+    return model, new & model.state_dict().keys()
+
+
+def _leave_out_pooler(model: Any) -> None:
+    """The decoder reads all tokens of the encoder; a part that gets no gradient would stop DDP."""
+    if getattr(model.encoder, "pooler", None) is not None:
+        model.encoder.pooler = None
+
+
+def own_weights(module: nn.Module) -> dict[str, Tensor]:
+    """A model's weights by name; of one with several names (an embedding that is the output layer too), the first."""
+    seen: set[tuple[int, torch.Size]] = set()
+    found = {}
+    for name, value in module.state_dict().items():
+        key = (value.data_ptr(), value.shape)
+        if key not in seen or not value.numel():
+            found[name] = value
+            seen.add(key)
+    return found
+
+
+def dropout_rates(module: nn.Module) -> dict[tuple[str, str], float]:
+    """Every rate of dropout by part and attribute: those of `nn.Dropout`, and those that parts keep as numbers."""
+    return {
+        (name, key): value
+        for name, part in module.named_modules()
+        for key, value in vars(part).items()
+        if isinstance(value, float) and ("dropout" in key or (key == "p" and isinstance(part, nn.Dropout)))
+    }

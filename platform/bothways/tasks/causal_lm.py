@@ -1,0 +1,87 @@
+"""Causal language modelling: a decoder goes on from a text. Instruction tuning, generation (Ouyang et al. 2022).
+
+A row is prompt, target, end. The label of token t is token t + 1 where that is of the target, else none: the prompt is
+read and not learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bothways.contracts import NO_LABEL, Batch
+from bothways.errors import UserError
+from bothways.lazy import torch
+from bothways.registry import TASKS
+from bothways.task_contract import Architecture, Reader
+from bothways.tasks._writing import WritingTask
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+    from bothways.config import Experiment
+
+_FEWEST = 4
+"""Tokens of a prompt for which there must be room."""
+
+
+@TASKS.register("causal_lm")
+class CausalLM(WritingTask):
+    """A decoder (GPT-2, Llama, …) goes on from the text, and its pair. `separator`: what stands behind each.
+
+    A prompt may fill `model.max_length` less `target_length`; a longer text is cut at its end, the separator stays.
+    """
+
+    term = "causal language modelling: instruction tuning, generation"
+    source = "Radford et al. 2019; instruction tuning, Ouyang et al. 2022"
+
+    separator: str = "\n"
+
+    def check(self, experiment: Experiment) -> None:
+        room = experiment.model.max_length - self.target_length
+        if room < _FEWEST:
+            raise UserError(
+                f"model.max_length {experiment.model.max_length} leaves {room} tokens for the prompt beside "
+                f"task.target_length {self.target_length}: raise the one or lower the other"
+            )
+
+    def architecture(self, classes: tuple[str, ...]) -> Architecture:
+        return Architecture(auto=("AutoModelForCausalLM",), settings=(("is_decoder", True),))
+
+    def encode(self, rows: pa.Table, columns: Sequence[str], reader: Reader) -> dict[str, pa.Array]:
+        """`input_ids` and `label`, lists of equal length."""
+        import pyarrow as pa
+
+        texts = zip(*(rows[name].to_pylist() for name in columns), strict=True)
+        separator = reader.pieces(pa.chunked_array([[self.separator]])).flatten().to_numpy()
+        room = max(1, reader.max_length - self.target_length - len(separator))
+        joined = pa.chunked_array([pa.array([self.separator.join(row) for row in texts], pa.string())])
+        prompts = _lists(reader.inputs(joined, max_length=room)["input_ids"])
+        targets = _lists(reader.pieces(rows["label"]))
+        end = [] if reader.end is None else [reader.end]
+        ids, labels = [], []
+        for prompt, target in zip(prompts, targets, strict=True):
+            written = np.concatenate([target[: self.target_length - len(end)], end]).astype(np.int32)
+            ids.append(np.concatenate([prompt, separator, written]))
+            unlearnt = np.full(len(prompt) + len(separator) - 1, NO_LABEL, np.int32)
+            labels.append(np.concatenate([unlearnt, written, [NO_LABEL]]).astype(np.int32))
+        columns_ = {"input_ids": ids, "label": labels}
+        arrays = {name: pa.array(lists, pa.list_(pa.int32())) for name, lists in columns_.items()}
+        return {**arrays, "reference": rows["label"]}
+
+    def write(self, module: Any, batch: Batch, **ids: int | None) -> Tensor:
+        """Prompts are put in from the left, so that all rows go on at the same place."""
+        counts = (batch.labels != NO_LABEL).int().argmax(dim=1) + 1
+        longest = int(counts.max())
+        at = torch.arange(longest, device=counts.device) - longest + counts[:, None]
+        prompts = batch.inputs["input_ids"].gather(1, at.clamp_min(0))
+        written: Tensor = module.generate(input_ids=prompts, attention_mask=(at >= 0).long(), **ids, **self.how())
+        return written[:, longest:]
+
+
+def _lists(column: pa.ListArray) -> list[Any]:
+    """The rows of a list column as arrays."""
+    return np.split(column.flatten().to_numpy(), column.offsets.to_numpy()[1:-1]) if len(column) else []

@@ -1,0 +1,49 @@
+"""Sequence to sequence: a text is written from a text. Summarisation, translation (Sutskever et al. 2014).
+
+For encoder-decoders (T5, BART); an encoder becomes one, with itself as the decoder and new cross-attention (Rothe et
+al. 2020). The label of token t is target token t; the decoder reads the target one token behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bothways.contracts import Batch
+from bothways.registry import TASKS
+from bothways.task_contract import Architecture, Reader
+from bothways.tasks._writing import WritingTask
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+
+@TASKS.register("seq2seq")
+class Seq2Seq(WritingTask):
+    """An encoder-decoder (T5, BART, …) writes the target; of an encoder (BERT, …) it becomes one."""
+
+    term = "sequence to sequence: summarisation, translation"
+    source = "Sutskever et al. 2014; encoders as both halves, Rothe et al. 2020"
+
+    def architecture(self, classes: tuple[str, ...]) -> Architecture:
+        return Architecture(auto=("AutoModelForSeq2SeqLM", "EncoderDecoderModel"))
+
+    def encode(self, rows: pa.Table, columns: Sequence[str], reader: Reader) -> dict[str, pa.Array]:
+        """`decoder_input_ids` and `label`, lists of equal length."""
+        import pyarrow as pa
+
+        inputs = reader.inputs(*(rows[name] for name in columns))
+        target = reader.inputs(rows["label"], max_length=self.target_length)["input_ids"]
+        ids, offsets = target.flatten().to_numpy(), target.offsets.to_numpy()
+        read = np.roll(ids, 1)
+        read[offsets[:-1][np.diff(offsets) > 0]] = reader.start
+        decoder = pa.ListArray.from_arrays(offsets, pa.array(read, pa.int32()))
+        return {**inputs, "decoder_input_ids": decoder, "label": target, "reference": rows["label"]}
+
+    def write(self, module: Any, batch: Batch, **ids: int | None) -> Tensor:
+        inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
+        written: Tensor = module.generate(**inputs, **ids, **self.how())
+        return written

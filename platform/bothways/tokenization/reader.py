@@ -1,0 +1,57 @@
+"""A model's tokenizer as a task sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from bothways.task_contract import Aligned
+from bothways.tokenization.encoder import Encoded, Encoder, encoder, tokenizer
+from bothways.tokenization.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReader:
+    """`task_contract.Reader` of the model at `path`, as far as `vocabulary` goes (None: all of it)."""
+
+    path: str
+    vocabulary: Vocabulary | None
+    max_length: int
+    start: int | None
+
+    @property
+    def end(self) -> int | None:
+        """The end of a text; of tokenizers without one, what separates texts."""
+        fast = tokenizer(self.path, self.vocabulary)
+        found = fast.sep_token_id if fast.eos_token_id is None else fast.eos_token_id
+        return None if found is None else int(found)
+
+    @property
+    def _encoder(self) -> Encoder:
+        return encoder(self.path, self.vocabulary)
+
+    def inputs(self, *columns: pa.ChunkedArray, max_length: int | None = None) -> dict[str, pa.Array]:
+        return _inputs(self._encoder(max_length or self.max_length, *columns))
+
+    def aligned(self, *columns: pa.ChunkedArray) -> Aligned:
+        encoded, found = self._encoder.placed(self.max_length, *columns)
+        counts = [len(row) for row in found]
+        places = np.array([place for row in found for place in row.offsets], np.int64).reshape(-1, 2)
+        texts = [-1 if text is None else text for row in found for text in row.sequence_ids]
+        return Aligned(
+            inputs=_inputs(encoded),
+            rows=np.repeat(np.arange(len(found)), counts),
+            starts=places[:, 0],
+            stops=places[:, 1],
+            texts=np.array(texts, np.int64),
+        )
+
+    def pieces(self, texts: pa.ChunkedArray) -> pa.ListArray:
+        return self._encoder.pieces(texts)
+
+
+def _inputs(encoded: Encoded) -> dict[str, pa.Array]:
+    columns = {"input_ids": encoded.ids}
+    return columns if encoded.types is None else columns | {"token_type_ids": encoded.types}
