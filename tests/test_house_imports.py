@@ -37,6 +37,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "batching",
         "fast_encoder",
         "models",
+        "language_models",
+        "preparing",
         "embedding_rows",
         "word_vectors",
         "optimizer",

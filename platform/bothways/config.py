@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
 from bothways.errors import UserError, did_you_mean
-from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, Component, Registry
+from bothways.registry import OBJECTIVES, PREPARATIONS, TASKS, TRAINABLES, TRANSFORMS, Component, Registry
 
 Language = Literal["en", "zh"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -29,6 +29,7 @@ class Config(BaseModel):
 
 if TYPE_CHECKING:
     Transform = Any
+    Preparation = Any
     Objective = Any
     Trainable = Any
     Task = Any
@@ -44,6 +45,7 @@ else:
         ]
 
     Transform = _member(TRANSFORMS)
+    Preparation = _member(PREPARATIONS)
     Objective = _member(OBJECTIVES)
     Trainable = _member(TRAINABLES)
     Task = _member(TASKS)
@@ -186,12 +188,16 @@ class Model(Config):
 
     `vocabulary`: `corpus` leaves out what the texts never use of it (all but the test rows, and unlabelled text), for
     models of many languages, which are mostly vocabulary.
+    `prepare`: what the body learns from the data's own texts, in order, before the task's training starts from it. Its
+    steps come on top of `optim.steps`. While nothing else happens, a preparation longer than `run.stall_timeout_s`
+    counts as a stall.
     """
 
     source: str = "asset:minilm-l6"
     max_length: Annotated[int, Field(ge=4, le=8192)] = 64
     vocabulary: Literal["whole", "corpus"] = "whole"
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    prepare: tuple[Preparation, ...] = ()
 
 
 class Augment(Config):
@@ -289,8 +295,11 @@ class Experiment(Config):
 
     @property
     def digest(self) -> str:
-        """Identity: 16 hex digits over every field."""
-        return hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode()).hexdigest()[:16]
+        """Identity: 16 hex digits over every field; without preparations, those of before there were any."""
+        spec = self.spec()
+        if not self.model.prepare:
+            del spec["model"]["prepare"]
+        return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Run(Config):

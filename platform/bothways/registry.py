@@ -125,8 +125,9 @@ TRANSFORMS: Registry[Any] = Registry(
     "bothways.input_side.reconstruct",
     "bothways.input_side.adapt",
 )
+PREPARATIONS: Registry[Any] = Registry("preparation", "bothways.input_side.prepare")
 OBJECTIVES: Registry[Any] = Registry("objective", "bothways.output_side.objectives")
 TRAINABLES: Registry[Any] = Registry("trainable", "bothways.output_side.trainable")
 TASKS: Registry[Any] = Registry("task", "bothways.tasks")
 
-FAMILIES: dict[str, Registry[Any]] = {r.family: r for r in (TRANSFORMS, OBJECTIVES, TRAINABLES, TASKS)}
+FAMILIES: dict[str, Registry[Any]] = {r.family: r for r in (TRANSFORMS, PREPARATIONS, OBJECTIVES, TRAINABLES, TASKS)}

@@ -22,11 +22,11 @@ import pyarrow as pa
 import torch
 
 from bothways import (
-    assets,
     batching,
     checkpoints,
     models,
     policy,
+    preparing,
     seeding,
     text_effects,
     tokenization,
@@ -98,6 +98,20 @@ class Workspace:
         key = ("model", source, len(labels), vocabulary)
         return self.remember(key, lambda: models.load(source, labels, self.device, vocabulary))
 
+    def prepared(
+        self, experiment: Experiment, dataset: Dataset, bundle: models.Bundle, collective: Collective
+    ) -> preparing.Prepared | None:
+        """What training starts from in place of the bundle's base, if the experiment asks for it. The last is kept."""
+        model = experiment.model
+        if not model.prepare:
+            return None
+        key = (experiment.seed, dataset.digest, json.dumps(model.model_dump(mode="json"), sort_keys=True))
+        last: dict[Hashable, preparing.Prepared | None] = self.remember("prepared", dict)
+        if key not in last:
+            last.clear()
+            last[key] = preparing.prepared(experiment, dataset, bundle, collective)
+        return last[key]
+
 
 class Trial:
     """A trial of `experiment` on `dataset` by the workers of `collective`; every one of them makes this same object.
@@ -140,23 +154,24 @@ class Trial:
         torch.manual_seed(seed)
         model = experiment.model
         self._bundle = workspace.model(model.source, dataset.labels, self._vocabulary())
-        models.reset(self._bundle, labels=dataset.labels, dropout=model.dropout, seed=experiment.seed)
+        self._prepared = workspace.prepared(experiment, dataset, self._bundle, collective)
+        models.reset(
+            self._bundle,
+            labels=dataset.labels,
+            dropout=model.dropout,
+            seed=experiment.seed,
+            start=self._prepared and self._prepared.weights,
+        )
         if experiment.optim.precision == "bf16" and workspace.bf16_is_emulated:
             self.notes.append("this CPU has no bf16 arithmetic: precision bf16 is many times slower here than fp32")
         self._state = self._resume()
 
     def _vocabulary(self) -> tokenization.Vocabulary | None:
         """What is kept of the model's vocabulary; None for all of it. The same for every fold of the data."""
-        source, dataset = self.experiment.model.source, self._dataset
         if self.experiment.model.vocabulary == "whole":
             return None
-
-        def make() -> tokenization.Vocabulary:
-            tables = (dataset.train, dataset.selection, dataset.unlabelled)
-            columns = [table[name] for table in tables for name in ("text", "pair")]
-            return tokenization.used(tokenization.tokenizer(str(assets.resolve(source))).backend_tokenizer, columns)
-
-        return self._workspace.remember(("vocabulary", dataset.digest, source), make)
+        key = ("vocabulary", self._dataset.digest, self.experiment.model.source)
+        return self._workspace.remember(key, lambda: preparing.vocabulary(self.experiment, self._dataset))
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -188,7 +203,7 @@ class Trial:
                 self._progress, self.sums = progress, progress.sums
                 first = {} if number else {"time/start_s": self._started - self._created}
                 if not self.history:
-                    first |= self._effects()
+                    first |= self._effects() | (self._prepared.metrics() if self._prepared else {})
                 now = time.monotonic()
                 report = Report(
                     step=progress.step,

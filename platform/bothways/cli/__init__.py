@@ -25,6 +25,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "tune": Command("bothways.cli.tune:tune", "search a pipeline's space, confirm the best, register it"),
     "train": Command("bothways.cli.train:train", "one experiment, no search"),
+    "prepare": Command("bothways.cli.prepare:prepare", "a language model on a pipeline's texts, kept with its head"),
     "check": Command("bothways.cli.check:check", "check pipeline and space files; nothing is started"),
     "predict": Command("bothways.cli.predict:predict", "labels with probabilities from a trained model"),
     "policy": Command("bothways.cli.policy:app", "show a policy, preview it, apply it to a file of texts"),
