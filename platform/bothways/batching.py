@@ -6,8 +6,8 @@ function of its arguments, so any worker can compute its share of any step witho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import torch
 
 from bothways import policy, seeding
 from bothways.config import Augment, InputSide, Language
-from bothways.contracts import Batch
+from bothways.contracts import NO_LABEL, Batch, Beside
 from bothways.errors import UserError
 from bothways.seeding import F64
 from bothways.tokenization import Vocabulary, encoder
@@ -137,6 +137,27 @@ def plan(lengths: I64, augment: Augment, *, batch_size: int, steps: int, seed: i
     return Plan(row=row[at], epoch=epoch[at], copy=copy[at], progress=progress)
 
 
+def with_beside(first: Plan, pools: Sequence[tuple[Beside, int, I64]], seed: int) -> Plan:
+    """`first` with other rows beside those of each step, all in one plan: see `collate_step`.
+
+    `pools`: what is asked for, the position of its first row in the table, and the tokens of each of its rows, (M,).
+    They come in epochs and by length as those of `first` do. A row's changed view is its copy 1 in the same epoch.
+    Raises `UserError` when there are no such rows.
+    """
+    steps, batch_size = first.row.shape
+    plans = [first]
+    for kind, start, tokens in pools:
+        if not len(tokens):
+            raise UserError(f"an objective reads {kind.source} text beside the labelled rows, and the data have none")
+        size = batch_size * kind.per_row
+        drawn = seeding.integer(seed, "beside", kind.source, kind.per_row)
+        rows = plan(tokens, Augment(), batch_size=size, steps=steps, seed=drawn)
+        rows = replace(rows, row=rows.row + start)
+        plans += [replace(rows, copy=rows.copy + view) for view in range(kind.views)]
+    row, epoch, copy = (np.hstack([getattr(one, name) for one in plans]) for name in ("row", "epoch", "copy"))
+    return replace(first, row=row, epoch=epoch, copy=copy)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encode:
     """`contracts.Encode`: views to token ids, through the input side. Picklable; the tokenizer travels as its path and
@@ -209,6 +230,19 @@ def collate(rows: pa.Table, pad_id: int) -> Batch:
         inputs["token_type_ids"] = padded("token_type_ids", 0)
     return Batch(
         inputs=inputs,
-        labels=torch.from_numpy(np.array(rows["label"].to_numpy(), np.int64)),
+        labels=torch.from_numpy(np.array(rows["label"].fill_null(NO_LABEL).to_numpy(), np.int64)),
         is_copy=torch.from_numpy(np.array(rows["is_copy"].to_numpy(), bool)),
     )
+
+
+def collate_step(table: pa.Table, pad_id: int, beside: Sequence[Beside]) -> Batch:
+    """The views of one step of a joined plan as a batch with what is `beside` it: see `with_beside`."""
+    whole = collate(table, pad_id)
+    rows = len(whole) // (1 + sum(kind.per_row * kind.views for kind in beside))
+    found, start = {}, rows
+    for kind in beside:
+        size = rows * kind.per_row
+        stop = start + size * kind.views
+        found[kind] = tuple(whole.slice(at, at + size) for at in range(start, stop, size))
+        start = stop
+    return replace(whole.slice(0, rows), beside=found)

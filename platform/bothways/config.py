@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
+from bothways.contracts import Beside
 from bothways.errors import UserError, did_you_mean
 from bothways.registry import OBJECTIVES, PREPARATIONS, TASKS, TRAINABLES, TRANSFORMS, Component, Registry
 
@@ -242,6 +243,17 @@ class OutputSide(Config):
 
     objectives: Annotated[tuple[_Term, ...], Field(validate_default=True)] = ({"name": "cross_entropy"},)  # type: ignore[assignment]
     trainable: Annotated[Trainable, Field(validate_default=True)] = {"name": "full"}
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The summands that count."""
+        return tuple(term for term in self.objectives if term.weight > 0)
+
+    @property
+    def beside(self) -> tuple[Beside, ...]:
+        """The rows that they read beside those of a batch, each kind once."""
+        kinds = (term.objective.beside for term in self.terms)
+        return tuple(dict.fromkeys(kind for kind in kinds if kind is not None))
 
     @field_validator("objectives")
     @classmethod

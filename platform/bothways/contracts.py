@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from bothways.lazy import torch
 
 if TYPE_CHECKING:  # names only: this layer imports neither torch nor pyarrow
     import pyarrow as pa
-    import torch
     from torch import Tensor, nn
+
+
+NO_LABEL = -100
+"""Where a label would stand and none is; torch's losses leave it out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """Rows that an objective reads beside those of the batch, `per_row` for each of them.
+
+    `source`: text that is `unlabelled`, or the `labelled` training rows over again, in an order of their own.
+    `changed`: each of them a second time, as the policy changes it.
+    """
+
+    source: Literal["unlabelled", "labelled"] = "unlabelled"
+    per_row: int = 1
+    changed: bool = False
+
+    @property
+    def views(self) -> int:
+        """How many times each row is there."""
+        return 2 if self.changed else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +40,17 @@ class Batch:
     """N encoded rows, padded to T tokens, on the model's device.
 
     `inputs`: what the model's forward takes (`input_ids`, `attention_mask`, …), each int64 (N, T).
-    `labels`: int64 (N,). `is_copy`: bool (N,), true for augmented copies.
+    `labels`: int64 (N,), `NO_LABEL` for a row without one. `is_copy`: bool (N,), true for augmented copies.
+    `beside`: what objectives have asked for: of each kind one batch of N x `per_row` rows for every view, the same
+    rows in the same order, as they are and then, if asked for, changed; all of them padded to T as well.
+    `progress`: the share of the training that lies before this step.
     """
 
     inputs: Mapping[str, Tensor]
     labels: Tensor
     is_copy: Tensor
+    beside: Mapping[Beside, tuple[Batch, ...]] = field(default_factory=dict)
+    progress: float = 0.0
 
     def __len__(self) -> int:
         """N."""
@@ -30,38 +58,71 @@ class Batch:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         inputs = {name: change(values) for name, values in self.inputs.items()}
-        return Batch(inputs=inputs, labels=change(self.labels), is_copy=change(self.is_copy))
+        return replace(self, inputs=inputs, labels=change(self.labels), is_copy=change(self.is_copy), beside={})
+
+    def _with(self, beside: Callable[[Beside, Batch], Batch], changed: Batch) -> Batch:
+        kinds = {kind: tuple(beside(kind, view) for view in views) for kind, views in self.beside.items()}
+        return replace(changed, beside=kinds)
 
     def repeat(self, views: int) -> Batch:
         """`views` copies of the batch in one, (views x N) rows: view 1 of every row, then view 2 of every row, …"""
         return self._each(lambda values: values.repeat(views, *[1] * (values.dim() - 1)))
 
     def slice(self, start: int, stop: int) -> Batch:
-        """Rows start to stop."""
-        return self._each(lambda values: values[start:stop])
+        """Rows start to stop, and what is beside them."""
+        rows = self._each(lambda values: values[start:stop])
+        return self._with(lambda kind, view: view.slice(start * kind.per_row, stop * kind.per_row), rows)
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
-        return self._each(lambda values: values.to(device, non_blocking=True))
+        there = self._each(lambda values: values.to(device, non_blocking=True))
+        return self._with(lambda _, view: view.to(device), there)
+
+    def join(self, *others: Batch) -> Batch:
+        """The rows of several batches of the same T, one after another, in one."""
+        parts = (self, *others)
+        return replace(
+            self,
+            beside={},
+            inputs={name: torch.cat([part.inputs[name] for part in parts]) for name in self.inputs},
+            labels=torch.cat([part.labels for part in parts]),
+            is_copy=torch.cat([part.is_copy for part in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """`logits` (N, C), and `features` (N, H): what the model's last linear layer makes them of."""
+
+    logits: Tensor
+    features: Tensor
 
 
 class Forward(Protocol):
     """The model as an objective sees it. Made by the training loop.
 
-    An objective makes exactly ONE call of the object itself for a backward pass (that is what DDP synchronises):
-    several views are one call on a concatenated batch.
+    An objective makes exactly ONE call of the object itself, or of `outputs`, for a backward pass (that is what DDP
+    synchronises): several views are one call on a concatenated batch.
     """
 
     def __call__(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
         """Logits (N, C). `embeddings` (N, T, H) replace the look-up of `input_ids`."""
         ...
 
+    def outputs(self, batch: Batch, embeddings: Tensor | None = None) -> Outputs:
+        """The same, with the features that the logits are made of."""
+        ...
+
+    def own(self, objective: ObjectiveLike) -> nn.Module:
+        """What `objective.modules` has made for this training."""
+        ...
+
     def embed(self, batch: Batch) -> Tensor:
         """The input embeddings (N, T, H) of the batch's tokens."""
         ...
 
-    def inner(self, batch: Batch, embeddings: Tensor) -> Tensor:
-        """Logits without DDP's book-keeping, for gradients with respect to the input only."""
+    def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
+        """Logits without DDP's book-keeping, for gradients with respect to the input only, or none at all."""
         ...
 
 
@@ -99,12 +160,23 @@ class Loss:
 class ObjectiveLike(Protocol):
     """What the model has to learn. A member of `output_side/objectives/`; called once per backward pass.
 
-    The total is a mean over the batch's rows, so that slices of a batch add up to it. `passes`: what a call costs in
-    passes of plain cross-entropy over the same rows, (forward, backward).
+    The total is a mean over the batch's rows, so that slices of a batch add up to it.
+    `passes`: what a call costs in passes of plain cross-entropy over the same rows, (forward, backward).
+    `beside`: the rows that it reads beside the batch's; None: none.
     """
 
     @property
     def passes(self) -> tuple[int, int]: ...
+
+    @property
+    def beside(self) -> Beside | None: ...
+
+    def modules(self, width: int, classes: int) -> nn.Module | None:
+        """Parameters of its own, which are trained with the model's and not saved with it; None: it has none.
+
+        `width`: H of the features. `classes`: C of the logits. Draws from torch's global generator.
+        """
+        ...
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss: ...
 

@@ -50,9 +50,14 @@ def parameter_groups(module: nn.Module, moving: Iterable[nn.Parameter], optim: O
 
 
 class Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) over the parameters of `module` that may move."""
+    """AdamW (Loshchilov & Hutter 2019) over the parameters of `module` that may move, and those of `own` beside it.
 
-    def __init__(self, module: nn.Module, optim: Optim, collective: Collective) -> None:
+    The latter are new, as a head is: they have its rate. No DDP knows them: `step` averages their gradients.
+    """
+
+    def __init__(
+        self, module: nn.Module, optim: Optim, collective: Collective, own: tuple[nn.Module, ...] = ()
+    ) -> None:
         self._optim = optim
         self._collective = collective
         self._rows = EmbeddingRows.of(module)
@@ -61,6 +66,11 @@ class Optimizer:
             name: value for name, value in module.named_parameters() if value.requires_grad and value is not by_rows
         }
         groups = parameter_groups(module, self._moving.values(), optim)
+        self._own = {f"own {n}.{name}": value for n, part in enumerate(own) for name, value in part.named_parameters()}
+        self._moving |= self._own
+        if own:
+            scale = (optim.head_lr or optim.lr) / optim.lr
+            groups.append({"params": list(self._own.values()), "weight_decay": optim.weight_decay, "scale": scale})
         self._adamw = torch.optim.AdamW(groups, lr=optim.lr, betas=BETAS, eps=EPS, fused=True)
 
     @contextmanager
@@ -82,6 +92,10 @@ class Optimizer:
         A norm that is not finite changes nothing; it is the same on every worker.
         """
         rate = learning_rate(self._optim, number)
+        if self._collective.world > 1:
+            for value in self._own.values():
+                value.grad = self._collective.sum(torch.zeros_like(value) if value.grad is None else value.grad)
+                value.grad /= self._collective.world
         parameters = list(self._moving.values())
         if self._rows is not None:
             self._rows.gather(self._collective)

@@ -6,11 +6,12 @@ Its world is batches and a model: schedulers, trackers and files are the caller'
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 
 from bothways import seeding
 from bothways.config import Optim, OutputSide, Term
-from bothways.contracts import Batch, Collective, TaskLike
+from bothways.contracts import Batch, Collective, ObjectiveLike, Outputs, TaskLike
 from bothways.optimizer import Optimizer
 
 State = Mapping[str, Any]
+Own = dict[ObjectiveLike, nn.Module]
 
 
 class Diverged(ArithmeticError):  # noqa: N818 - what happened to a run, as one says it
@@ -42,15 +44,27 @@ class Progress:
 
 
 class ModelForward:
-    """`contracts.Forward` over a transformers model: `wrapped` synchronises gradients, `module` is the bare model."""
+    """`contracts.Forward` over a transformers model: `wrapped` synchronises gradients, `module` is the bare model.
 
-    def __init__(self, module: nn.Module, wrapped: nn.Module, precision: str) -> None:
+    `own`: what objectives have beside the model.
+    """
+
+    def __init__(self, module: nn.Module, wrapped: nn.Module, precision: str, own: Own | None = None) -> None:
         self.module = module
         self.wrapped = wrapped
         self._bf16 = precision == "bf16"
+        self._own = own or {}
 
     def __call__(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
         return self._logits(self.wrapped, batch, embeddings)
+
+    def outputs(self, batch: Batch, embeddings: Tensor | None = None) -> Outputs:
+        with _input_of(last_linear(self.module)) as read:
+            logits = self(batch, embeddings)
+        return Outputs(logits, read[0].float())
+
+    def own(self, objective: ObjectiveLike) -> nn.Module:
+        return self._own[objective]
 
     def embed(self, batch: Batch) -> Tensor:
         embedding: nn.Module = self.module.get_input_embeddings()  # type: ignore[operator]
@@ -68,6 +82,34 @@ class ModelForward:
         with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=self._bf16):
             logits: Tensor = module(**inputs).logits
         return logits.float()
+
+
+def last_linear(module: nn.Module) -> nn.Linear:
+    """The layer that makes the logits: the model's last linear one."""
+    return [part for part in module.modules() if isinstance(part, nn.Linear)][-1]
+
+
+@contextmanager
+def _input_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """What `layer` reads while inside."""
+    read: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    try:
+        yield read
+    finally:
+        hook.remove()
+
+
+def own_modules(module: nn.Module, terms: Sequence[Term], seed: int) -> Own:
+    """What the objectives have beside the model, on its device; each depends on `seed` and the objective only."""
+    last = last_linear(module)
+    own: Own = {}
+    for term in terms:
+        torch.manual_seed(seeding.integer(seed, "own", json.dumps(term.objective.spec(), sort_keys=True)))
+        made = term.objective.modules(last.in_features, last.out_features)
+        if made is not None:
+            own[term.objective] = made.to(last.weight.device).train()
+    return own
 
 
 def score(task: TaskLike, metrics: Mapping[str, float]) -> tuple[float, ...]:
@@ -151,7 +193,8 @@ def _step_gradients(
         tally.add("loss", term.weight * share * loss.total)
         for key, value in loss.parts.items():
             tally.add(f"{name}/{key}", share * value)
-    tally.add("tokens", batch.inputs["attention_mask"].sum())
+    beside = [view for views in batch.beside.values() for view in views]
+    tally.add("tokens", torch.stack([view.inputs["attention_mask"].sum() for view in (batch, *beside)]).sum())
 
 
 def train(
@@ -176,8 +219,9 @@ def train(
     Raises `Diverged`.
     """
     output.trainable(module)
-    optimiser = Optimizer(module, optim, collective)
-    terms = [term for term in output.objectives if term.weight > 0]
+    terms = output.terms
+    own = own_modules(module, terms, seed)
+    optimiser = Optimizer(module, optim, collective, tuple(own.values()))
     step, stale, tokens, best = 0, 0, 0.0, None
     if state is not None:
         optimiser.resume(state["weights"], state["moments"])
@@ -190,7 +234,7 @@ def train(
         }
 
     with optimiser.in_place():
-        forward = ModelForward(module, collective.wrap(module), optim.precision)
+        forward = ModelForward(module, collective.wrap(module), optim.precision, own)
         tally, since = _Tally(), step
         module.train()
         forward.wrapped.train()
@@ -198,6 +242,7 @@ def train(
             for batch in batches(step) if _goes_on(optim, step, stale) else ():
                 began = time.perf_counter()
                 torch.manual_seed(seeding.integer(seed, "dropout", step, collective.rank))
+                batch = replace(batch, progress=step / optim.steps)
                 _step_gradients(forward, batch, terms, task, optim.accumulate, tally)
                 if not math.isfinite(optimiser.step(step)):  # the same on every worker, so that all of them stop here
                     raise Diverged(f"the gradient is not finite at step {step + 1} (learning rate {optim.lr:g})")

@@ -223,24 +223,35 @@ class Trial:
         experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
         optim = experiment.optim
         plan = batching.plan(
-            self._lengths(),
+            self._lengths("train"),
             experiment.input.augment,
             batch_size=optim.batch_size,
             steps=optim.steps,
             seed=experiment.seed,
-        ).share(rank, world)
+        )
+        beside = experiment.output.beside
+        pools = [(kind, *self._pool(kind.source)) for kind in beside]
+        plan = batching.with_beside(plan, pools, experiment.seed).share(rank, world)
         steps, rows = plan.row.shape
-        views = plan.steps(start, steps).views(self._dataset.train)
+        table = pa.concat_tables([self._dataset.train, self._dataset.unlabelled]) if beside else self._dataset.train
+        views = plan.steps(start, steps).views(table)
         blocks = self._execute(views, self._encode(self._training_side()))
-        for table in batching.regroup(blocks, rows):
-            batch = batching.collate(table, self._bundle.pad_id).to(self._workspace.device)
+        for step in batching.regroup(blocks, rows):
+            batch = batching.collate_step(step, self._bundle.pad_id, beside).to(self._workspace.device)
             self._started = self._started or time.monotonic()
             yield batch
+
+    def _pool(self, source: str) -> tuple[int, batching.I64]:
+        """Where the rows of a `Beside.source` begin among those of training, and the tokens of each."""
+        if source == "labelled":
+            return 0, self._lengths("train")
+        return self._dataset.train.num_rows, self._lengths("unlabelled")
 
     def _training_side(self) -> InputSide | None:
         """The input side for training rows; None when it would change nothing."""
         side = self.experiment.input
-        return side if side.reconstruct or policy.augments(side) else None
+        changed = any(kind.changed for kind in self.experiment.output.beside) and side.augment.policy
+        return side if side.reconstruct or policy.augments(side) or changed else None
 
     def _effects(self) -> dict[str, float]:
         statistics = self._encode(self._training_side()).statistics
@@ -266,11 +277,11 @@ class Trial:
             statistics=statistics,
         )
 
-    def _lengths(self) -> batching.I64:
-        """Tokens of every training row's original, as it stands in the data: the same for every input side."""
+    def _lengths(self, split: str) -> batching.I64:
+        """Tokens of every original of a split, as it stands in the data: the same for every input side."""
         model = self.experiment.model
-        key = ("lengths", self._dataset.digest, model.source, model.vocabulary, model.max_length)
-        views = batching.evaluation_views(self._dataset.train)
+        key = ("lengths", split, self._dataset.digest, model.source, model.vocabulary, model.max_length)
+        views = batching.evaluation_views(getattr(self._dataset, split))
         return self._workspace.remember(key, lambda: batching.lengths(self._encode(None)(views)))
 
     # -- evaluation and the model -----------------------------------------------------------------------------------

@@ -10,14 +10,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from torch.nn import functional
 
 from bothways import models
-from bothways.batching import Encode, collate, evaluation_views
+from bothways.batching import Encode, collate, collate_step, evaluation_views
+from bothways.config import Term
 from bothways.contracts import Batch, Loss
 from bothways.errors import UserError
 from bothways.registry import OBJECTIVES, Component
 from bothways.tasks.classification import Classification
-from bothways.training import ModelForward
+from bothways.training import ModelForward, own_modules
 from tests import tiny
 
 TASK = Classification()
@@ -26,6 +28,7 @@ ACTIVE: dict[str, list[dict[str, Any]]] = {
     "cross_entropy": [{"class_weights": [1.0, 3.0]}],
     "label_smoothing": [{"epsilon": 0.2}, {"epsilon": 0.2, "augmented_only": True}],
     "rdrop": [{"alpha": 2.0}],
+    "consistency": [{"confidence": 0.0}, {"rows": "labelled", "per_row": 2, "annealing": "linear", "confidence": 0.45}],
     "adversarial": [
         {"method": "fgm", "lr": 0.3},
         {"method": "pgd", "steps": 3, "lr": 0.2, "init_mag": 0.4, "max_norm": 0.35, "beta": 0.5},
@@ -47,13 +50,34 @@ def model(dropout: float) -> Any:
     return bundle.module.train()
 
 
+def with_beside(objective: Component, batch: Batch) -> Batch:
+    """The batch with what the objective reads beside it: rows drawn from a few others, as the trial would give them."""
+    kind = objective.beside  # type: ignore[attr-defined]
+    if kind is None or kind in batch.beside:
+        return batch
+    encode = Encode(tokenizer_path=tiny.model_dir(), max_length=24, paired=False)
+    pool = collate(encode(evaluation_views(tiny.rows(len(batch) * kind.per_row * kind.views, seed=9))), pad_id=0)
+    width = batch.inputs["input_ids"].shape[1]
+    assert pool.inputs["input_ids"].shape[1] <= width
+    inputs = {k: functional.pad(v, (0, width - v.shape[1])) for k, v in pool.inputs.items()}
+    pool, size = replace(pool, inputs=inputs), len(batch) * kind.per_row
+    views = tuple(pool.slice(at, at + size) for at in range(0, len(pool), size))
+    return replace(batch, beside={**batch.beside, kind: views}, progress=0.5)
+
+
 def run(objective: Component, module: Any, batch: Batch, seed: int = 0) -> tuple[Loss, dict[str, Tensor]]:
     """The loss and every parameter's gradient."""
     module.zero_grad(set_to_none=True)
+    forward = forwarded(module, objective)
     torch.manual_seed(seed)
-    loss = objective(ModelForward(module, module, "fp32"), batch, TASK)  # type: ignore[operator]
+    loss = objective(forward, with_beside(objective, batch), TASK)  # type: ignore[operator]
     loss.total.backward()
     return loss, {name: value.grad.clone() for name, value in module.named_parameters() if value.grad is not None}
+
+
+def forwarded(module: Any, objective: Component) -> ModelForward:
+    """The model as the training loop gives it to the objective."""
+    return ModelForward(module, module, "fp32", own_modules(module, [Term(objective=objective)], seed=1))
 
 
 class Counting(ModelForward):
@@ -100,7 +124,9 @@ def test_the_order_of_the_rows_does_not_matter(name: str, knobs: dict[str, Any],
     if knobs.get("init_mag"):
         knobs = {**knobs, "init_mag": 0.0}  # its start is drawn by position
     objective, order = OBJECTIVES.build({"name": name, **knobs}), torch.tensor([3, 0, 5, 1, 4, 2])
-    shuffled = Batch(
+    batch = with_beside(objective, batch)
+    shuffled = replace(
+        batch,
         inputs={key: value[order] for key, value in batch.inputs.items()},
         labels=batch.labels[order],
         is_copy=batch.is_copy[order],
@@ -116,6 +142,7 @@ def test_slices_weighted_by_their_rows_add_up_to_the_batch(name: str, knobs: dic
     if knobs.get("init_mag"):
         knobs = {**knobs, "init_mag": 0.0}
     objective, module = OBJECTIVES.build({"name": name, **knobs}), model(0.0)
+    batch = with_beside(objective, batch)
     whole = run(objective, module, batch)[1]
     first, second = run(objective, module, batch.slice(0, 2))[1], run(objective, module, batch.slice(2, 6))[1]
     assert all(torch.allclose(value, first[key] / 3 + second[key] * 2 / 3, atol=1e-5) for key, value in whole.items())
@@ -136,8 +163,9 @@ def test_the_neutral_setting_is_cross_entropy_to_the_last_bit(name: str, batch: 
 @pytest.mark.parametrize(("name", "knobs"), SETTINGS)
 def test_there_is_one_call_of_forward_for_a_backward_pass(name: str, knobs: dict[str, Any], batch: Batch) -> None:
     module = model(0.1)
-    forward = Counting(module, module, "fp32")
-    OBJECTIVES.build({"name": name, **knobs})(forward, batch, TASK)
+    objective = OBJECTIVES.build({"name": name, **knobs})
+    forward = Counting(module, module, "fp32", own_modules(module, [Term(objective=objective)], seed=1))
+    objective(forward, with_beside(objective, batch), TASK)
     assert forward.calls == 1
 
 
@@ -158,8 +186,11 @@ def test_every_family_of_encoders_is_served(name: str, family: str) -> None:
     bundle = models.load(tiny.model_dir(family), tiny.LABELS)
     models.reset(bundle, labels=tiny.LABELS, dropout=None, seed=3)
     encode = Encode(tokenizer_path=bundle.path, max_length=24, paired=True)
-    rows = collate(encode(evaluation_views(tiny.rows(4, seed=5, paired=True))), pad_id=0)
-    loss, gradients = run(OBJECTIVES.build({"name": name, **ACTIVE[name][-1]}), bundle.module.train(), rows)
+    objective = OBJECTIVES.build({"name": name, **ACTIVE[name][-1]})
+    kinds = [objective.beside] if objective.beside else []
+    views = 4 * (1 + sum(kind.per_row * kind.views for kind in kinds))
+    rows = collate_step(encode(evaluation_views(tiny.rows(views, seed=5, paired=True))), 0, kinds)
+    loss, gradients = run(objective, bundle.module.train(), rows)
     assert torch.isfinite(loss.total)
     assert set(gradients) == {key for key, _ in bundle.module.named_parameters()}
 

@@ -29,8 +29,8 @@ class Dataset:
 
     `train`, `selection`, `test`: columns id int64 (63 bits, from the content), text string, pair string (null for
     single texts), label int64 (a position in `labels`).
-    `unlabelled`: columns text and pair of the same domain, never those of a test row: rows of the source of `train`
-    that no split uses, and what the source has without labels. `digest`: SHA-256 over every row of all of these.
+    `unlabelled`: the same columns, without labels, of the same domain and never those of a test row: rows of the source
+    of `train` that no split uses, and what the source has without labels. `digest`: SHA-256 over all rows of these.
     `notes`: a line for whatever was rejected, dropped or looks odd.
     """
 
@@ -40,7 +40,7 @@ class Dataset:
     labels: tuple[str, ...]
     digest: str
     notes: tuple[str, ...]
-    unlabelled: pa.Table = field(default_factory=lambda: _texts([], [], paired=False))
+    unlabelled: pa.Table = field(default_factory=lambda: _texts([], paired=False))
 
 
 def load(data: config.Data, quarantine_dir: Path | None = None) -> Dataset:
@@ -202,12 +202,17 @@ def _unlabelled(
     tested = set(test["text"].to_pylist())
     left = sorted((rows.texts[row], rows.pairs[row]) for row in range(len(rows.texts)) if row not in taken)
     kept = [pair for pair in (*left, *((text, "") for text in without_label)) if pair[0] not in tested]
-    return _texts([text for text, _ in kept], [pair for _, pair in kept], paired=paired)
+    return _texts(kept, paired=paired)
 
 
-def _texts(texts: list[str], pairs: list[str], *, paired: bool) -> pa.Table:
-    other = pa.array(pairs, pa.string()) if paired else pa.nulls(len(texts), pa.string())
-    return pa.table({"text": pa.array(texts, pa.string()), "pair": other})
+def _texts(rows: list[tuple[str, str]], *, paired: bool) -> pa.Table:
+    columns = {
+        "id": pa.array(row_ids((text, pair, "") for text, pair in rows), pa.int64()),
+        "text": pa.array([text for text, _ in rows], pa.string()),
+        "pair": pa.array([pair if paired else None for _, pair in rows], pa.string()),
+        "label": pa.nulls(len(rows), pa.int64()),
+    }
+    return pa.table(columns)
 
 
 def _digest(tables: Mapping[str, pa.Table], unlabelled: pa.Table, labels: tuple[str, ...]) -> str:
@@ -217,7 +222,7 @@ def _digest(tables: Mapping[str, pa.Table], unlabelled: pa.Table, labels: tuple[
         digest.update(f"\0\0{role}".encode())
         for row in _rows(tables[role]):
             digest.update("\0".join(map(str, row)).encode() + b"\0\0")
-    for text, pair in zip(*(column.to_pylist() for column in unlabelled.columns), strict=True):
+    for text, pair in zip(*(unlabelled[name].to_pylist() for name in ("text", "pair")), strict=True):
         digest.update(f"{text}\0{pair or ''}\0\0".encode())
     return digest.hexdigest()
 

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bothways.contracts import Batch, Forward, Loss, TaskLike
+from bothways.contracts import Batch, Beside, Forward, Loss, TaskLike
+from bothways.registry import Component
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 PLAIN = (1, 1)
 """The cost of plain cross-entropy: one forward and one backward pass over the rows."""
+
+
+class Objective(Component):
+    """What every member is (`contracts.ObjectiveLike`), for those that need the batch's rows and the model only."""
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        return PLAIN
+
+    @property
+    def beside(self) -> Beside | None:
+        return None
+
+    def modules(self, width: int, classes: int) -> nn.Module | None:
+        return None
 
 
 def supervised(task: TaskLike, logits: Tensor, batch: Batch) -> Loss:

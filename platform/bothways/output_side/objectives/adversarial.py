@@ -19,8 +19,8 @@ from pydantic import Field, model_validator
 
 from bothways.contracts import Batch, Forward, Loss, TaskLike
 from bothways.lazy import torch
-from bothways.output_side.objectives import PLAIN, plain
-from bothways.registry import OBJECTIVES, Choices, Component, Range
+from bothways.output_side.objectives import PLAIN, Objective, plain
+from bothways.registry import OBJECTIVES, Choices, Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @OBJECTIVES.register("adversarial")
-class Adversarial(Component):
+class Adversarial(Objective):
     """`steps`: gradient steps that look for the perturbation. `lr`: length of one, in embedding units.
 
     `init_mag`: size of the random start. `max_norm`: largest perturbation of a row, 0 for no limit.

@@ -11,15 +11,15 @@ from pydantic import Field
 
 from bothways.contracts import Batch, Forward, Loss, TaskLike
 from bothways.errors import UserError
-from bothways.output_side.objectives import PLAIN, plain
-from bothways.registry import OBJECTIVES, Component
+from bothways.output_side.objectives import Objective, plain
+from bothways.registry import OBJECTIVES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 @OBJECTIVES.register("cross_entropy")
-class CrossEntropy(Component):
+class CrossEntropy(Objective):
     """`class_weights`: a factor for the rows of each class, in the order of the label map; empty for 1 each.
 
     The sum is divided by the number of rows, not by the sum of their weights (as torch does): a row's gradient then
@@ -30,10 +30,6 @@ class CrossEntropy(Component):
     neutral: ClassVar[Mapping[str, Any]] = {"class_weights": ()}
 
     class_weights: tuple[Annotated[float, Field(ge=0.0)], ...] = ()
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        return PLAIN
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
         if not self.class_weights:

@@ -13,15 +13,15 @@ from pydantic import Field
 
 from bothways.contracts import Batch, Forward, Loss, TaskLike
 from bothways.lazy import functional
-from bothways.output_side.objectives import PLAIN, plain
-from bothways.registry import OBJECTIVES, Choices, Component, Range
+from bothways.output_side.objectives import Objective, plain
+from bothways.registry import OBJECTIVES, Choices, Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 @OBJECTIVES.register("label_smoothing")
-class LabelSmoothing(Component):
+class LabelSmoothing(Objective):
     """`epsilon`: the share of the target spread over the classes. `augmented_only`: originals keep hard labels."""
 
     term = "label smoothing; soft labels for augmented rows"
@@ -30,10 +30,6 @@ class LabelSmoothing(Component):
 
     epsilon: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.02, 0.3)] = 0.1
     augmented_only: Annotated[bool, Choices(False, True)] = False
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        return PLAIN
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
         if self.epsilon == 0:

@@ -14,15 +14,15 @@ from pydantic import Field
 
 from bothways.contracts import Batch, Forward, Loss, TaskLike
 from bothways.lazy import functional
-from bothways.output_side.objectives import PLAIN, plain
-from bothways.registry import OBJECTIVES, Component, Range
+from bothways.output_side.objectives import PLAIN, Objective, plain
+from bothways.registry import OBJECTIVES, Range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 @OBJECTIVES.register("rdrop")
-class RDrop(Component):
+class RDrop(Objective):
     """`alpha`: weight of the divergence between the two views. It acts through the model's dropout alone."""
 
     term = "consistency between dropout views"
