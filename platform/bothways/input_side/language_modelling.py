@@ -32,6 +32,19 @@ def logits_at(model: Any, inputs: Mapping[str, Tensor], where: Tensor, **others:
     return logits[0]
 
 
+def head_of(model: Any, hidden: Tensor) -> Tensor:
+    """Logits (M, V) that the model's head makes of hidden states (M, H): the body is made to answer these."""
+    from transformers.modeling_outputs import BaseModelOutput
+
+    body = model.base_model
+    body.forward = lambda *_, **__: BaseModelOutput(last_hidden_state=hidden[None])
+    try:
+        logits: Tensor = model(input_ids=None).logits
+    finally:
+        del body.forward
+    return logits[0]
+
+
 def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of (M, V) against (M,); 0 where M is."""
     if not len(targets):
