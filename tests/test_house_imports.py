@@ -38,6 +38,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "fast_encoder",
         "models",
         "language_models",
+        "pretraining",
+        "prepared_weights",
         "preparing",
         "embedding_rows",
         "word_vectors",

@@ -160,7 +160,7 @@ class Trial:
             labels=dataset.labels,
             dropout=model.dropout,
             seed=experiment.seed,
-            start=self._prepared and self._prepared.weights,
+            start=self._prepared.weights if self._prepared else None,
         )
         if experiment.optim.precision == "bf16" and workspace.bf16_is_emulated:
             self.notes.append("this CPU has no bf16 arithmetic: precision bf16 is many times slower here than fp32")

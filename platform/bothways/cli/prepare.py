@@ -17,7 +17,9 @@ _SAID = 20
 
 def prepare(
     pipeline: Annotated[Path, typer.Argument(help="A file of pipelines/.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as experiment.data.language=zh.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, such as experiment.data.language=zh.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The model directory to write.")] = Path("language-model"),
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Texts a step.")] = None,
@@ -25,8 +27,8 @@ def prepare(
 ) -> None:
     """Train the language model of the pipeline's source on the pipeline's texts, labels and test rows aside.
 
-    An encoder gets a masked-LM head, if it has none, tied to its input embeddings; transformers loads the directory with
-    AutoModelForMaskedLM (a decoder's with AutoModelForCausalLM), and contextual_substitution takes it as `model`.
+    An encoder gets a masked-LM head, if it has none, tied to its input embeddings; transformers loads the directory
+    with AutoModelForMaskedLM (a decoder's with AutoModelForCausalLM), and contextual_substitution takes it as `model`.
     Settings are those of the pipeline's own continued_pretraining, if it has one, unless they are given here.
     """
     from bothways.yaml_io import load_pipeline
@@ -41,7 +43,10 @@ def prepare(
     experiment = loaded.experiment
     own = [stage.spec() for stage in experiment.model.prepare if stage.name == NAME]
     asked = {"steps": steps, "batch_size": batch_size, "lr": lr}
-    spec = {**(own[-1] if own else {"name": NAME}), **{knob: value for knob, value in asked.items() if value is not None}}
+    spec = {
+        **(own[-1] if own else {"name": NAME}),
+        **{knob: value for knob, value in asked.items() if value is not None},
+    }
     stage = PREPARATIONS.build(spec)
     began = time.monotonic()
 
@@ -51,5 +56,7 @@ def prepare(
 
     dataset = data.load(experiment.data)
     record = preparing.language_model(experiment, dataset, stage, local.device(loaded.run), out, say)
-    typer.echo(f"held out loss {record.first:.4f} → {record.last:.4f}  top-1 {record.top1:.1%}  top-5 {record.top5:.1%}")
+    typer.echo(
+        f"held out loss {record.first:.4f} → {record.last:.4f}  top-1 {record.top1:.1%}  top-5 {record.top5:.1%}"
+    )
     typer.echo(f"model    {out}")

@@ -1,8 +1,8 @@
 """A masked language model for whole batches: what could stand where words are masked.
 
-What a row gets must not depend on the rows around it, and products of matrices of another shape may differ in their last
-bits. So matrices have few fixed shapes: texts are padded to one of `LENGTHS`, a pass through the body always holds as
-many texts of a length, a pass through the head always as many positions; what is missing is filled up and thrown away.
+What a row gets must not depend on the rows around it, and products of matrices of another shape may differ in their
+last bits. So matrices have few fixed shapes: texts are padded to one of `LENGTHS`, a pass through the body always holds
+as many texts of a length, one through the head always as many positions; what is missing is filled up and thrown away.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ def masked_lm(source: str) -> MaskedLm:
         logging.enable_progress_bar()
     if info["missing_keys"]:
         raise UserError(
-            f"contextual_substitution: {source} has no masked-LM head; `bothways prepare PIPELINE --out DIR` trains one "
-            "on a pipeline's texts: then give DIR as `model`"
+            f"contextual_substitution: {source} has no masked-LM head; `bothways prepare PIPELINE --out DIR` trains "
+            "one on a pipeline's texts: then give DIR as `model`"
         )
     if not fast.is_fast or fast.mask_token_id is None:
         raise UserError(f"contextual_substitution: {source} has no fast tokenizer with a mask token")
@@ -153,7 +153,7 @@ def masked_lm(source: str) -> MaskedLm:
 
 @lru_cache(maxsize=8)
 def candidates(source: str, kind: int, what: Protect) -> Candidates:
-    """The pieces that words of a kind (`LETTER`, `IDEOGRAPH`) may become: whole words that are not themselves protected.
+    """The pieces that words of a kind (`LETTER`, `IDEOGRAPH`) may become: whole words, and none that is protected.
 
     No word becomes a negator where negators are protected, and no number where numbers are. Raises `UserError` when
     there are fewer than two.

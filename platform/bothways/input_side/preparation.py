@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Kind = Literal["encoder", "masked_lm", "causal_lm", "decoder"]
-"""How a model is loaded: its body alone, with a head for masked or for next tokens, or as a decoder that also attends to
-what another model has made of a text."""
+"""How a model is loaded: its body alone, with a head for masked or for next tokens, or as a decoder that also attends
+to what another model has made of a text."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,12 @@
 """Contextual substitution: words drawn with probability p are masked, and a masked language model says what else could
 stand there.
 
-Kobayashi 2018 (without the label); SSMBA (Ng et al. 2020) for masked models. All drawn words of a text are masked at once,
-each as one mask however many pieces it has, and each becomes a piece that is a whole word, drawn from the `top_k`
+Kobayashi 2018 (without the label); SSMBA (Ng et al. 2020) for masked models. All drawn words of a text are masked at
+once, each as one mask however many pieces it has, and each becomes a piece that is a whole word, drawn from the `top_k`
 likeliest by exp(logit / temperature): never the word itself, never a special token, never a protected word such as a
 negator. Where a piece covers several Chinese characters, these are masked and replaced together.
-The draw is Gumbel-max over noise from the row's key, the word's place and the candidate; logits come from passes of fixed
-shapes (see `masked_lm`), so that a row becomes the same whatever stands beside it. Drawn once, a row's words are
+The draw is Gumbel-max over noise from the row's key, the word's place and the candidate; logits come from passes of
+fixed shapes (see `masked_lm`), so that a row becomes the same whatever stands beside it. Once drawn, a row's words are
 remembered by its text and key: other trials of the process do not pay again.
 """
 
@@ -24,9 +24,9 @@ from bothways.errors import UserError
 from bothways.input_side.masked_lm import MaskedLm, candidates, masked_lm
 from bothways.input_side.synonyms import capitalised_like
 from bothways.input_side.transform import Draw, InputContext, Transform, again, draw
+from bothways.lazy import torch
 from bothways.registry import TRANSFORMS, Range
 from bothways.seeding import U64, keys
-from bothways.lazy import torch
 from bothways.text import IDEOGRAPH, LETTER, Bools, Ints, TextBatch, decoded, encoded, kinds_of, ragged, spans
 
 CAPACITY = 1 << 15
@@ -44,9 +44,9 @@ class Edit(NamedTuple):
 
 @TRANSFORMS.register("contextual_substitution")
 class ContextualSubstitution(Transform):
-    """`p`: probability that a word is replaced. `model`: a masked language model, `asset:…`, `hf:…` or a directory, such
-    as `bothways prepare` writes. `temperature`: below 1 prefers likely words. `top_k`: from how many of the likeliest
-    words one is drawn; 0: from all."""
+    """`p`: probability that a word is replaced. `model`: a masked language model, `asset:…`, `hf:…` or a directory,
+    such as `bothways prepare` writes. `temperature`: below 1 prefers likely words. `top_k`: from how many of the
+    likeliest words one is drawn; 0: from all."""
 
     term: ClassVar[str] = "contextual substitution (masked-LM sampling)"
     source: ClassVar[str] = "Kobayashi 2018; Ng et al. 2020, SSMBA"
@@ -73,7 +73,12 @@ class ContextualSubstitution(Transform):
         setting = (self.model, self.temperature, self.top_k, context.slot, context.protect)
         state = drawn.taken + 2 * batch.free.view(np.uint8)
         names = [
-            (*setting, int(batch.keys[row]), written.text(row), state[batch.offsets[row] : batch.offsets[row + 1]].tobytes())
+            (
+                *setting,
+                int(batch.keys[row]),
+                written.text(row),
+                state[batch.offsets[row] : batch.offsets[row + 1]].tobytes(),
+            )
             for row in rows.tolist()
         ]
         unknown = [number for number, name in enumerate(names) if name not in _remembered]
@@ -222,10 +227,10 @@ def _edited(batch: TextBatch, rows: Ints, edits: Sequence[Sequence[Edit]]) -> Te
     flat = [edit for some in edits for edit in some]
     if not flat:
         return batch
-    tokens = np.repeat(batch.offsets[rows], [len(some) for some in edits]) + [edit.token for edit in flat]
-    extent = np.array([edit.span for edit in flat])
+    within, extent = np.array([(edit.token, edit.span) for edit in flat], dtype=np.int64).T
+    tokens = np.repeat(batch.offsets[rows], [len(some) for some in edits]) + within
     codes = encoded("".join(edit.text for edit in flat))
-    lengths = np.array([len(edit.text) for edit in flat])
+    lengths = np.array([len(edit.text) for edit in flat], dtype=np.int64)
     codes = capitalised_like(batch.codes[batch.starts[tokens, 1]], codes, lengths)
     result = batch.replaced(tokens, codes, lengths, kinds_of(codes, lengths))
     if extent.max() == 1:

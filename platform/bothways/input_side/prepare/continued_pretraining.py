@@ -52,6 +52,7 @@ class MaskedTokens(Learner):
     def __init__(self, source: Source, share: float) -> None:
         if source.mask_id is None:
             raise UserError(f"continued_pretraining: the tokenizer of {source.name} has no mask token")
+        self._mask_id = source.mask_id
         loaded = source.load("masked_lm")
         self.module = loaded.model
         self.body = loaded.model.base_model
@@ -61,21 +62,21 @@ class MaskedTokens(Learner):
         decoder = loaded.model.get_output_embeddings()
         biases = {id(value) for name, value in loaded.model.named_parameters() if name in loaded.new}
         if decoder is not None and id(decoder.bias) in biases:
-            frequencies = (source.counts + 1) / (source.counts + 1).sum()
+            counts = np.ones(len(decoder.bias))
+            counts[: len(source.counts)] += source.counts
             with torch.no_grad():
-                decoder.bias.copy_(torch.from_numpy(np.log(frequencies)))
+                decoder.bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
 
     def loss(self, batch: TokenBatch) -> Tensor:
         drawn, bits = drawn_tokens(batch, self._share)
-        assert self._source.mask_id is not None
-        ids = corrupted(batch.ids, drawn, bits, self._source.mask_id, self._source.ordinary)
+        ids = corrupted(batch.ids, drawn, bits, self._mask_id, self._source.ordinary)
         return mean_loss(*self._predicted(batch, ids, drawn))
 
     def measure(self, batch: TokenBatch) -> Mapping[str, float]:
         """Here every drawn token is masked: what the model is used for."""
         drawn, _ = drawn_tokens(batch, self._share)
         with torch.no_grad():
-            return scores(*self._predicted(batch, np.where(drawn, self._source.mask_id, batch.ids), drawn))
+            return scores(*self._predicted(batch, np.where(drawn, self._mask_id, batch.ids), drawn))
 
     def _predicted(self, batch: TokenBatch, ids: Ints, drawn: Bools) -> tuple[Tensor, Tensor]:
         """Logits (M, V) of the drawn tokens, and what they were, (M,)."""

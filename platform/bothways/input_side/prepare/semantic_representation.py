@@ -3,8 +3,8 @@
 `simcse` (unsupervised SimCSE, Gao et al. 2021): a text is encoded twice under dropout, and is to find its other view
 among those of the batch: -1/N Σ log exp(cos(h_i, h'_i)/τ) / Σ_j exp(cos(h_i, h'_j)/τ). As in the paper, the first
 token goes through a dense layer with tanh while training and without it afterwards.
-`tsdae` (Wang et al. 2021): words are deleted from a text, and a decoder whose only knowledge of it is the vector of what
-is left writes the text as it was. The decoder shares the encoder's weights, but for its attention to that vector.
+`tsdae` (Wang et al. 2021): words are deleted from a text, and a decoder whose only knowledge of it is the vector of
+what is left writes the text as it was. The decoder shares the encoder's weights, but for its attention to that vector.
 """
 
 from __future__ import annotations
