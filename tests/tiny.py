@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import (
     AutoModel,
     BertConfig,
+    BertForMaskedLM,
     DistilBertConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -80,6 +81,33 @@ def _model_dir(family: str) -> str:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         AutoModel.from_config(config).save_pretrained(path)
+    return str(path)
+
+
+@functools.cache
+def masked_lm_dir(words: tuple[str, ...]) -> str:
+    """A directory with a masked language model (weights random, but always the same), head and all. Its vocabulary is
+    `words`, each Chinese character of theirs, each letter within a word."""
+    path = Path(tempfile.mkdtemp(prefix="bothways-tiny-")) / "masked-lm"
+    characters = sorted({character for word in words for character in word.lower()})
+    known = [*SPECIAL, *dict.fromkeys([*map(str.lower, words), *characters, *(f"##{one}" for one in characters)])]
+    backend = Tokenizer(models.WordPiece({word: index for index, word in enumerate(known)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    backend.add_special_tokens(SPECIAL)
+    names = {
+        role: f"[{role[:-6].upper()}]" for role in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    }
+    PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(path)
+    config = BertConfig(
+        vocab_size=len(known), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        BertForMaskedLM(config).save_pretrained(path)
     return str(path)
 
 

@@ -28,7 +28,7 @@ TOKENS = {"cpu": 512, "cuda": 16384}
 """In a pass through the body."""
 POSITIONS = 64
 """In a pass through the head."""
-_SINGLE = frozenset("aioAIO")
+_SINGLE = frozenset("aiAI")
 """Single letters that are words."""
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
