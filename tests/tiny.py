@@ -16,6 +16,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     DistilBertConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
 )
@@ -108,6 +110,19 @@ def masked_lm_dir(words: tuple[str, ...]) -> str:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         BertForMaskedLM(config).save_pretrained(path)
+    return str(path)
+
+
+@functools.cache
+def causal_lm_dir() -> str:
+    """A directory with a decoder (weights random, but always the same) and the tokenizer of `model_dir`."""
+    path = Path(tempfile.mkdtemp(prefix="bothways-tiny-")) / "causal-lm"
+    words = PreTrainedTokenizerFast.from_pretrained(model_dir())
+    words.save_pretrained(path)
+    config = GPT2Config(vocab_size=len(words), n_embd=16, n_layer=2, n_head=2, n_positions=48, pad_token_id=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        GPT2LMHeadModel(config).save_pretrained(path)
     return str(path)
 
 

@@ -189,9 +189,8 @@ class Model(Config):
 
     `vocabulary`: `corpus` leaves out what the texts never use of it (all but the test rows, and unlabelled text), for
     models of many languages, which are mostly vocabulary.
-    `prepare`: what the body learns from the data's own texts, in order, before the task's training starts from it. Its
-    steps come on top of `optim.steps`. While nothing else happens, a preparation longer than `run.stall_timeout_s`
-    counts as a stall.
+    `prepare`: what the body learns from the data's own texts, in order, before training; longer than
+    `run.stall_timeout_s`, it counts as a stall.
     """
 
     source: str = "asset:minilm-l6"
@@ -307,7 +306,7 @@ class Experiment(Config):
 
     @property
     def digest(self) -> str:
-        """Identity: 16 hex digits over every field; without preparations, those of before there were any."""
+        """Identity: 16 hex digits over every field; no preparations leave no trace."""
         spec = self.spec()
         if not self.model.prepare:
             del spec["model"]["prepare"]

@@ -90,7 +90,7 @@ def several_characters(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A model whose pieces may cover several Chinese characters, as those of multilingual encoders do."""
     path = tmp_path_factory.mktemp("unigram")
     special = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
-    words = ["▁电影", "导演", "非常", "很", "好", "不好", "看", "▁film", "▁story", "ish", "▁", "▁好"]
+    words = ["▁电影", "导演", "真的", "很", "好", "不好", "看", "▁film", "▁story", "ish", "▁", "▁好"]
     pieces = [(piece, 0.0) for piece in special] + [(word, -1.0 / len(word)) for word in words]
     backend = Tokenizer(models.Unigram(pieces, unk_id=1))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
@@ -110,21 +110,19 @@ def several_characters(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_characters_of_one_piece_are_replaced_together(several_characters: str) -> None:
     knobs = {"model": several_characters, "p": 1.0, "top_k": 0}
     assert set(candidates(several_characters, LETTER, Protect()).texts) == {"film", "story"}
-    assert set(candidates(several_characters, IDEOGRAPH, Protect()).texts) == set(
-        ["电影", "导演", "非常", "很", "好", "看"]
-    )
-    texts = ["电影非常好看", "filmish film 导演", "导演不好看"] * 8
+    assert set(candidates(several_characters, IDEOGRAPH, Protect()).texts) == {"电影", "导演", "真的", "很", "好", "看"}
+    texts = ["电影真的好看", "filmish film 导演", "导演不好看"] * 8
     for before, after in zip(texts, changed(texts, knobs), strict=True):
         assert after != before
-        if before == texts[0]:  # 电影, 非常, 好 and 看
+        if before == texts[0]:  # 电影, 真的, 好 and 看
             whole = re.fullmatch(
-                "(导演|非常|很|好|看)(电影|导演|很|好|看)(电影|导演|非常|很|看)(电影|导演|非常|很|好)", after
+                "(导演|真的|很|好|看)(电影|导演|很|好|看)(电影|导演|真的|很|看)(电影|导演|真的|很|好)", after
             )
             assert whole, after
         elif before == texts[1]:  # what goes on with a word begins none
-            assert re.fullmatch("(film|story) story (电影|非常|很|好|看)", after), after
+            assert re.fullmatch("(film|story) story (电影|真的|很|好|看)", after), after
         else:  # a piece with a negator in it stays whole
-            assert re.fullmatch("(电影|非常|很|好|看)不好(电影|导演|非常|很|好)", after), after
+            assert re.fullmatch("(电影|真的|很|好|看)不好(电影|导演|真的|很|好)", after), after
 
 
 def test_likelier_words_come_more_often_at_a_low_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
