@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_ends_the_preparation() -> None:
     broken = checkpoint(tiny.model_dir(), **{"embeddings.LayerNorm.weight": torch.full((16,), torch.inf)})
     corpus = pretraining.Corpus.of(tiny.dataset(), tiny.model_dir(), None, 24)
     stage = PREPARATIONS.build(MLM)
-    with pytest.raises(UserError, match="not finite at step 1: lower its lr, 0.001"):
+    with pytest.raises(UserError, match="not finite at step 1: lower its lr"):
         pretraining.learn(stage, stage.learner(broken), broken, corpus)
 
 
