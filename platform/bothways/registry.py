@@ -129,5 +129,8 @@ PREPARATIONS: Registry[Any] = Registry("preparation", "bothways.input_side.prepa
 OBJECTIVES: Registry[Any] = Registry("objective", "bothways.output_side.objectives")
 TRAINABLES: Registry[Any] = Registry("trainable", "bothways.output_side.trainable")
 TASKS: Registry[Any] = Registry("task", "bothways.tasks")
+WEIGHTINGS: Registry[Any] = Registry("weighting", "bothways.joint")
 
-FAMILIES: dict[str, Registry[Any]] = {r.family: r for r in (TRANSFORMS, PREPARATIONS, OBJECTIVES, TRAINABLES, TASKS)}
+FAMILIES: dict[str, Registry[Any]] = {
+    r.family: r for r in (TRANSFORMS, PREPARATIONS, OBJECTIVES, WEIGHTINGS, TRAINABLES, TASKS)
+}

@@ -28,6 +28,7 @@ from bothways import (
     policy,
     preparing,
     seeding,
+    teachers,
     text_effects,
     tokenization,
     training,
@@ -164,6 +165,7 @@ class Trial:
         )
         if experiment.optim.precision == "bf16" and workspace.bf16_is_emulated:
             self.notes.append("this CPU has no bf16 arithmetic: precision bf16 is many times slower here than fp32")
+        self._taught = teachers.Teaching(experiment, self._bundle, dataset.labels, self._paired, workspace.remember)
         self._state = self._resume()
 
     def _vocabulary(self) -> tokenization.Vocabulary | None:
@@ -239,7 +241,7 @@ class Trial:
         for step in batching.regroup(blocks, rows):
             batch = batching.collate_step(step, self._bundle.pad_id, beside).to(self._workspace.device)
             self._started = self._started or time.monotonic()
-            yield batch
+            yield self._taught(batch)
 
     def _pool(self, source: str) -> tuple[int, batching.I64]:
         """Where the rows of a `Beside.source` begin among those of training, and the tokens of each."""

@@ -25,6 +25,7 @@ ARMS: dict[str, dict[str, Any]] = {
                 {"name": "label_smoothing", "epsilon": 0.1, "augmented_only": True},
                 {"name": "rdrop", "alpha": 1.0, "weight": 0.5},
                 {"name": "adversarial", "method": "pgd", "steps": 2, "max_norm": 0.5},
+                {"name": "consistency", "per_row": 2, "confidence": 0.5},
             ]
         },
         "input": {"augment": {"n_aug": 1, "policy": [[{"name": "random_swap", "p": 0.5}]]}},
@@ -33,6 +34,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "prepared": {
         "model": {"prepare": [{"name": "continued_pretraining", "steps": 3, "batch_size": 8}]},
         "optim": {"steps": 6, "evaluate_every": 3},
+    },
+    "perturbed": {
+        "output": {
+            "objectives": [
+                {"name": "adversarial", "method": "freelb", "steps": 3, "lr": 0.3, "max_norm": 0.5},
+                {"name": "focal", "weight": 0.5},
+            ]
+        },
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2},
     },
     "frozen": {"output": {"trainable": {"name": "last_n", "n": 1}}, "optim": {"steps": 6, "evaluate_every": 3}},
 }
