@@ -3,6 +3,8 @@
 What a row gets must not depend on the rows around it, and products of matrices of another shape may differ in their
 last bits. So matrices have few fixed shapes: texts are padded to one of `LENGTHS`, a pass through the body always holds
 as many texts of a length, one through the head always as many positions; what is missing is filled up and thrown away.
+On one kind of machine a row then becomes the same in any batch, to the byte. Another machine may round otherwise, and a
+word come out differently where two candidates are less than that apart, about once in a million.
 """
 
 from __future__ import annotations
