@@ -191,8 +191,7 @@ class Model(Config):
 
     `vocabulary`: `corpus` leaves out what the texts never use of it (all but the test rows, and unlabelled text), for
     models of many languages, which are mostly vocabulary.
-    `prepare`: what the body learns from the data's own texts, in order, before training; longer than
-    `run.stall_timeout_s`, it counts as a stall.
+    `prepare`: what the body learns from the data's own texts, in order, before training.
     """
 
     source: str = "asset:minilm-l6"

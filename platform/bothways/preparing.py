@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ from bothways.pretraining import Corpus, Record, Tell, counts, learn
 from bothways.tokenization import Vocabulary, tokenizer, used
 
 FORMAT = 1
+SAY_S = 10.0
 
 Weights = Mapping[str, Tensor]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +57,13 @@ class Prepared:
         }
 
 
-def prepared(experiment: Experiment, dataset: Dataset, bundle: Bundle, collective: Collective) -> Prepared | None:
+def prepared(
+    experiment: Experiment, dataset: Dataset, bundle: Bundle, collective: Collective, say: Say | None = None
+) -> Prepared | None:
     """What `experiment.model.prepare` makes of the bundle's base; None when it asks for nothing.
 
-    The first worker computes it, or finds it on disk, and the others receive it. Raises `UserError`.
+    The first worker computes it, or finds it on disk, and the others receive it. `say`: hears every `SAY_S` seconds how
+    far it is. Raises `UserError`.
     """
     stages = [stage for stage in experiment.model.prepare if stage.steps]
     if not stages:
@@ -66,11 +72,13 @@ def prepared(experiment: Experiment, dataset: Dataset, bundle: Bundle, collectiv
     if collective.rank == 0:
         model = experiment.model
         corpus = Corpus.of(dataset, bundle.path, bundle.vocabulary, model.max_length)
-        found = _chain(stages, corpus, experiment, bundle)
+        found = _chain(stages, corpus, experiment, bundle, say)
     return found if collective.world == 1 else _shared(found, stages, bundle, collective)
 
 
-def _chain(stages: Sequence[Preparation], corpus: Corpus, experiment: Experiment, bundle: Bundle) -> Prepared:
+def _chain(
+    stages: Sequence[Preparation], corpus: Corpus, experiment: Experiment, bundle: Bundle, say: Say | None
+) -> Prepared:
     """Every stage on top of the one before it, each from the disk where it is known."""
     device = next(bundle.module.parameters()).device
     prefix = f"{bundle.module.base_model_prefix}."
@@ -91,18 +99,32 @@ def _chain(stages: Sequence[Preparation], corpus: Corpus, experiment: Experiment
         )
         known = [name.removeprefix(prefix) for name in bundle.base if name.startswith(prefix)]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
-        body, record = kept(key, functools.partial(_made, stage, checkpoint, corpus, known))
+        body, record = kept(key, functools.partial(_made, stage, checkpoint, corpus, known, say))
         weights |= {f"{prefix}{name}": value for name, value in body.items()}
         records.append(record)
     return Prepared(weights=weights, records=tuple(records))
 
 
-def _made(stage: Preparation, checkpoint: Checkpoint, corpus: Corpus, known: Sequence[str]) -> tuple[Weights, Record]:
+def _made(
+    stage: Preparation, checkpoint: Checkpoint, corpus: Corpus, known: Sequence[str], say: Say | None
+) -> tuple[Weights, Record]:
     """The weights of the body, those of `known` names, after a stage."""
     learner = stage.learner(checkpoint)
-    record = learn(stage, learner, checkpoint, corpus)
+    record = learn(stage, learner, checkpoint, corpus, say and _now_and_then(stage, say))
     state = learner.body.state_dict()
     return {name: state[name].detach().cpu().contiguous().clone() for name in known if name in state}, record
+
+
+def _now_and_then(stage: Preparation, say: Say) -> Tell:
+    heard = time.monotonic()
+
+    def tell(step: int, _loss: float) -> None:
+        nonlocal heard
+        if time.monotonic() - heard >= SAY_S:
+            heard = time.monotonic()
+            say(f"{stage.name}: step {step} of {stage.steps}")
+
+    return tell
 
 
 def _shared(found: Prepared | None, stages: Sequence[Preparation], bundle: Bundle, collective: Collective) -> Prepared:

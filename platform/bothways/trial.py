@@ -67,11 +67,13 @@ class Workspace:
 
     No trial leaves a trace in it: what one gives here after others, it gives alone in a new process, bit for bit.
     Making one sets the process up for deterministic arithmetic. `checkpoint_s`: what the last checkpoint cost here.
+    `say`: hears now and then how far work is that makes no reports.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.checkpoint_s = 0.0
+        self.say: Callable[[str], None] | None = None
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -110,7 +112,7 @@ class Workspace:
         last: dict[Hashable, preparing.Prepared | None] = self.remember("prepared", dict)
         if key not in last:
             last.clear()
-            last[key] = preparing.prepared(experiment, dataset, bundle, collective)
+            last[key] = preparing.prepared(experiment, dataset, bundle, collective, self.say)
         return last[key]
 
 

@@ -49,6 +49,15 @@ def test_nothing_is_learnt_from_selection_and_test_rows() -> None:
     assert found == sorted(found)
 
 
+def test_long_work_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(preparing, "SAY_S", 0.0)
+    heard: list[str] = []
+    workspace = Workspace()
+    workspace.say = heard.append
+    tiny.trial(tiny.experiment(model={"prepare": [MLM]}), tmp_path / "trial", workspace)
+    assert heard == [f"continued_pretraining: step {step} of 4" for step in (1, 2, 3, 4)]
+
+
 def test_no_steps_are_no_preparation_and_no_identity(tmp_path: Path) -> None:
     optim = {"steps": 3, "evaluate_every": 1}
     plain, none = (tiny.experiment(model={"prepare": stages}, optim=optim) for stages in ([], [MLM | {"steps": 0}]))

@@ -114,6 +114,7 @@ class Lane:
         if self._collective.rank == 0:
             where = f"in process {os.getpid()} on {ray.util.get_node_ip_address()}"
             ray.get(hub.lane_started.remote(number, self._attempt, where))
+            self._workspace.say = lambda note: ray.get(hub.lane_says.remote(number, note))
         self._collective.agree(None)  # nobody asks for a job before the hub knows this attempt
         self._free_at = time.monotonic()
 
