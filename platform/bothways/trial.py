@@ -105,10 +105,9 @@ class Workspace:
         self, experiment: Experiment, dataset: Dataset, bundle: models.Bundle, collective: Collective
     ) -> preparing.Prepared | None:
         """What training starts from in place of the bundle's base, if the experiment asks for it. The last is kept."""
-        model = experiment.model
-        if not model.prepare:
+        if not experiment.model.prepare:
             return None
-        key = (experiment.seed, dataset.digest, json.dumps(model.model_dump(mode="json"), sort_keys=True))
+        key = (experiment.seed, dataset.digest, experiment.model.model_dump_json())
         last: dict[Hashable, preparing.Prepared | None] = self.remember("prepared", dict)
         if key not in last:
             last.clear()
@@ -172,9 +171,8 @@ class Trial:
 
     def _vocabulary(self) -> tokenization.Vocabulary | None:
         """What is kept of the model's vocabulary; None for all of it. The same for every fold of the data."""
-        if self.experiment.model.vocabulary == "whole":
-            return None
-        key = ("vocabulary", self._dataset.digest, self.experiment.model.source)
+        model = self.experiment.model
+        key = ("vocabulary", self._dataset.digest, model.source, model.vocabulary)
         return self._workspace.remember(key, lambda: preparing.vocabulary(self.experiment, self._dataset))
 
     # -- training ---------------------------------------------------------------------------------------------------
