@@ -87,6 +87,7 @@ def test_the_command_line_has_these_commands_and_no_others() -> None:
         "prepare",
         "check",
         "predict",
+        "ensemble",
         "policy",
         "list",
         "assets",

@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # words: the standard library, numpy, pydantic, yaml
     (
         *("errors", "lazy", "seeding", "registry", "config", "contracts", "results"),
+        *("strict", "optim", "goals", "search_config"),
         *("complaints", "knobs", "shape", "spaces", "yaml_io"),
     ),
     # tools
@@ -32,11 +33,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "policy_file",
         "policy_apply",
         "text_effects",
+        "text_judges",
         "data",
         "tokenization",
         "batching",
         "fast_encoder",
         "models",
+        "averaging",
         "language_models",
         "pretraining",
         "prepared_weights",
@@ -51,6 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "screening",
         "teachers",
         "predict",
+        "ensembles",
         "analysis",
         "report",
     ),

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,23 @@ class Prepared:
             "time/prepare_s": sum(record.seconds for record in self.records),
             **losses,
         }
+
+
+class Memory:
+    """`prepared`, which here remembers the last result."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Hashable, Prepared | None] = None, None
+
+    def __call__(
+        self, experiment: Experiment, dataset: Dataset, bundle: Bundle, collective: Collective, say: Say | None
+    ) -> Prepared | None:
+        if not experiment.model.prepare:
+            return None
+        key = (experiment.seed, dataset.digest, experiment.model.model_dump_json())
+        if key != self._last[0]:
+            self._last = key, prepared(experiment, dataset, bundle, collective, say)
+        return self._last[1]
 
 
 def prepared(

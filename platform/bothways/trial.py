@@ -33,7 +33,7 @@ from bothways import (
     tokenization,
     training,
 )
-from bothways.config import Experiment, InputSide
+from bothways.config import Experiment, InputSide, OutputSide
 from bothways.contracts import Batch, Collective, Execute
 from bothways.errors import UserError
 from bothways.results import Report
@@ -101,26 +101,14 @@ class Workspace:
         key = ("model", source, len(labels), vocabulary)
         return self.remember(key, lambda: models.load(source, labels, self.device, vocabulary))
 
-    def prepared(
-        self, experiment: Experiment, dataset: Dataset, bundle: models.Bundle, collective: Collective
-    ) -> preparing.Prepared | None:
-        """What training starts from in place of the bundle's base, if the experiment asks for it. The last is kept."""
-        if not experiment.model.prepare:
-            return None
-        key = (experiment.seed, dataset.digest, experiment.model.model_dump_json())
-        last: dict[Hashable, preparing.Prepared | None] = self.remember("prepared", dict)
-        if key not in last:
-            last.clear()
-            last[key] = preparing.prepared(experiment, dataset, bundle, collective, self.say)
-        return last[key]
-
 
 class Trial:
     """A trial of `experiment` on `dataset` by the workers of `collective`; every one of them makes this same object.
 
     `directory`: this trial's own; holds its checkpoints and its saved model. A trial that finds a checkpoint there goes
-    on from it. `notes`: one line for everything its user should know. `history`: all reports, also those made before a
-    restart. `sums`: the task's over the selection rows at the last of them, None before the first.
+    on from it. `asked`: what its first report is to say of its copies. `notes`: one line for everything its user should
+    know. `history`: all reports, also those made before a restart. `sums`: the task's over the selection rows at the
+    last of them, None before the first.
 
     Raises `UserError`, when the directory holds another experiment's checkpoint too.
     """
@@ -134,6 +122,7 @@ class Trial:
         execute: Execute,
         workspace: Workspace,
         directory: Path,
+        asked: text_effects.Asked | None = None,
     ) -> None:
         self._created = time.monotonic()
         self._started = 0.0
@@ -146,6 +135,7 @@ class Trial:
         self._execute = execute
         self._workspace = workspace
         self._directory = directory
+        self._asked = asked
         self._stored: dict[str, torch.Tensor] | None = None
         self._progress: training.Progress | None = None
         policy.check(experiment.input, experiment.data.language)
@@ -156,7 +146,8 @@ class Trial:
         torch.manual_seed(seed)
         model = experiment.model
         self._bundle = workspace.model(model.source, dataset.labels, self._vocabulary())
-        self._prepared = workspace.prepared(experiment, dataset, self._bundle, collective)
+        prepare = workspace.remember("prepared", preparing.Memory)
+        self._prepared = prepare(experiment, dataset, self._bundle, collective, workspace.say)
         models.reset(
             self._bundle,
             labels=dataset.labels,
@@ -191,7 +182,7 @@ class Trial:
         progresses = training.train(
             self._bundle.module,
             task=experiment.task,
-            output=experiment.output,
+            output=self._output_side(),
             optim=experiment.optim,
             seed=experiment.seed,
             batches=self._batches,
@@ -230,6 +221,8 @@ class Trial:
             batch_size=optim.batch_size,
             steps=optim.steps,
             seed=experiment.seed,
+            classes=self._classes(),
+            balanced=optim.sampling == "balanced",
         )
         beside = experiment.output.beside
         pools = [(kind, *self._pool(kind.source)) for kind in beside]
@@ -242,6 +235,22 @@ class Trial:
             batch = batching.collate_step(step, self._bundle.pad_id, beside).to(self._workspace.device)
             self._started = self._started or time.monotonic()
             yield self._taught(batch)
+
+    def _classes(self) -> batching.I64 | None:
+        """The class of every training row; None where rows have other labels than one class each."""
+        labels = self._dataset.train["label"]
+        if pa.types.is_integer(labels.type):
+            return np.asarray(labels.to_numpy(), np.int64)
+        if self.experiment.optim.sampling == "balanced" or self.experiment.input.augment.balance:
+            raise UserError("balanced sampling and augmentation need rows of one class each")
+        return None
+
+    def _output_side(self) -> OutputSide:
+        """The output side for the training rows as they are."""
+        classes = self._classes()
+        if classes is None:
+            return self.experiment.output
+        return self.experiment.output.for_classes(np.bincount(classes, minlength=len(self._dataset.labels)).tolist())
 
     def _pool(self, source: str) -> tuple[int, batching.I64]:
         """Where the rows of a `Beside.source` begin among those of training, and the tokens of each."""
@@ -257,16 +266,16 @@ class Trial:
 
     def _effects(self) -> dict[str, float]:
         statistics = self._encode(self._training_side()).statistics
-        return text_effects.of_copies(self._dataset.train, self.experiment, statistics)
+        return text_effects.of_copies(self._dataset.train, self.experiment, statistics, self._asked)
 
     def _encode(self, side: InputSide | None) -> batching.Encode:
         experiment = self.experiment
         statistics = None
         if side is not None and side.augment.policy:
-            language = experiment.data.language
+            language, label_words = experiment.data.language, side.protect.label_words > 0
             statistics = self._workspace.remember(
-                ("statistics", self._dataset.digest, language, side.segmentation),
-                lambda: policy.statistics(self._dataset.train, language, side.segmentation),
+                ("statistics", self._dataset.digest, language, side.segmentation, label_words),
+                lambda: policy.statistics(self._dataset.train, language, side.segmentation, label_words=label_words),
             )
         return batching.Encode(
             tokenizer_path=self._bundle.path,
