@@ -19,8 +19,10 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     BartConfig,
     BertConfig,
+    BertForMaskedLM,
     DistilBertConfig,
     GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -31,7 +33,8 @@ from bothways.config import Experiment
 from bothways.data import Dataset
 from bothways.edges.local import OneWorker, execute
 from bothways.models import compact, load, reset, save
-from bothways.trial import Trial, Workspace
+from bothways.trial import Trial
+from bothways.workspace import Workspace
 
 GOOD = ["good", "great", "lovely"]
 BAD = ["bad", "awful", "dull"]
@@ -120,6 +123,46 @@ def _model_dir(family: str) -> str:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         _CLASSES.get(family, AutoModel).from_config(config).save_pretrained(path)
+    return str(path)
+
+
+@functools.cache
+def masked_lm_dir(words: tuple[str, ...]) -> str:
+    """A directory with a masked language model (weights random, but always the same), head and all. Its vocabulary is
+    `words`, each Chinese character of theirs, each letter within a word."""
+    path = Path(tempfile.mkdtemp(prefix="bothways-tiny-")) / "masked-lm"
+    characters = sorted({character for word in words for character in word.lower()})
+    known = [*SPECIAL, *dict.fromkeys([*map(str.lower, words), *characters, *(f"##{one}" for one in characters)])]
+    backend = Tokenizer(models.WordPiece({word: index for index, word in enumerate(known)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    backend.add_special_tokens(SPECIAL)
+    names = {
+        role: f"[{role[:-6].upper()}]" for role in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    }
+    PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(path)
+    config = BertConfig(
+        vocab_size=len(known), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        BertForMaskedLM(config).save_pretrained(path)
+    return str(path)
+
+
+@functools.cache
+def causal_lm_dir() -> str:
+    """A directory with a decoder (weights random, but always the same) and the tokenizer of `model_dir`."""
+    path = Path(tempfile.mkdtemp(prefix="bothways-tiny-")) / "causal-lm"
+    words = PreTrainedTokenizerFast.from_pretrained(model_dir())
+    words.save_pretrained(path)
+    config = GPT2Config(vocab_size=len(words), n_embd=16, n_layer=2, n_head=2, n_positions=48, pad_token_id=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        GPT2LMHeadModel(config).save_pretrained(path)
     return str(path)
 
 

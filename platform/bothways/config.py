@@ -18,7 +18,7 @@ from bothways.data_config import Mixed, SampleMixing, refuse_impossible
 from bothways.errors import UserError
 from bothways.goals import Goals, check, measures, objectives
 from bothways.optim import Optim as Optim
-from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, WEIGHTINGS, Component, Registry
+from bothways.registry import OBJECTIVES, PREPARATIONS, TASKS, TRAINABLES, TRANSFORMS, WEIGHTINGS, Component, Registry
 from bothways.search_config import Search as Search
 from bothways.strict import Config as Config
 from bothways.strict import Count, Probability
@@ -31,6 +31,7 @@ Column = str | Annotated[int, Field(ge=0)]
 
 if TYPE_CHECKING:
     Transform = Any
+    Preparation = Any
     Objective = Any
     Trainable = Any
     Task = Any
@@ -47,6 +48,7 @@ else:
         ]
 
     Transform = _member(TRANSFORMS)
+    Preparation = _member(PREPARATIONS)
     Objective = _member(OBJECTIVES)
     Trainable = _member(TRAINABLES)
     Task = _member(TASKS)
@@ -178,12 +180,14 @@ class Model(Config):
 
     `vocabulary`: `corpus` leaves out what the texts never use of it (all but the test rows, and unlabelled text), for
     models of many languages, which are mostly vocabulary.
+    `prepare`: what the body learns from the data's own texts, in order, before training.
     """
 
     source: str = "asset:minilm-l6"
     max_length: Annotated[int, Field(ge=4, le=8192)] = 64
     vocabulary: Literal["whole", "corpus"] = "whole"
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    prepare: tuple[Preparation, ...] = ()
 
 
 class Augment(Config):
@@ -295,8 +299,11 @@ class Experiment(Config):
 
     @property
     def digest(self) -> str:
-        """Identity: 16 hex digits over every field."""
-        return hashlib.sha256(json.dumps(self.spec(), sort_keys=True).encode()).hexdigest()[:16]
+        """Identity: 16 hex digits over every field; no preparations leave no trace."""
+        spec = self.spec()
+        if not self.model.prepare:
+            del spec["model"]["prepare"]
+        return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Run(Config):

@@ -81,7 +81,7 @@ class About(BaseModel):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no report of the head being new: that it is new is the point."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -106,14 +106,14 @@ def load(
     """
     path = str(assets.resolve(source))
     try:
-        with _quiet():
+        with quiet():
             module, new = pretrained(path, (task or TASKS.build("classification")).architecture(labels))
     except (OSError, ValueError) as error:
         raise UserError(f"model {source}: {one_line(error)}") from error
     if vocabulary is not None:
         if vocabulary.ids[-1] >= module.config.vocab_size:
             raise UserError(f"model {source}: its tokenizer has ids that the model has no embedding for")
-        _prune(module, vocabulary)
+        prune(module, vocabulary)
     module.to(device)
     quicken(module)
     return Bundle(
@@ -130,7 +130,7 @@ def load(
     )
 
 
-def _prune(module: Any, vocabulary: Vocabulary) -> None:
+def prune(module: Any, vocabulary: Vocabulary) -> None:
     """Keep the rows of the input embedding that `vocabulary` names, under their new ids, in place."""
     embedding = module.get_input_embeddings()
     kept = set(vocabulary.ids.tolist())
@@ -143,16 +143,20 @@ def _prune(module: Any, vocabulary: Vocabulary) -> None:
     embedding.padding_idx = vocabulary.new(padding) if padding in kept else None
 
 
-def reset(bundle: Bundle, *, labels: tuple[str, ...], dropout: float | None, seed: int) -> None:
+def reset(
+    bundle: Bundle, *, labels: tuple[str, ...], dropout: float | None, seed: int, start: Weights | None = None
+) -> None:
     """Bring the module back to the start of training, in place: base weights, a new head, no gradients.
 
-    A head parameter depends on `seed` and its own name only. `dropout` replaces every rate of the model.
+    A head parameter depends on `seed` and its own name only. `dropout` replaces every rate of the model. `start`: what
+    training starts from in place of some or all of the base weights.
     """
     module = bundle.module
+    known = {**bundle.base, **(start or {})}
     std = float(getattr(module.config, "initializer_range", 0.02))
     with torch.no_grad():
         for name, value in own_weights(module).items():
-            value.copy_(bundle.base[name] if name in bundle.base else _new_parameter(name, value.shape, std, seed))
+            value.copy_(known[name] if name in known else _new_parameter(name, value.shape, std, seed))
     module.requires_grad_(True)
     module.zero_grad(set_to_none=True)
     for (name, key), rate in bundle.dropouts.items():
@@ -295,7 +299,7 @@ def _readable(file: Path) -> Iterator[Path]:
 def export(source: Path, target: Path) -> None:
     """Write a saved model as an ordinary, self-contained transformers directory (with `model.json` beside)."""
     bundle, about = load_saved(source)
-    with atomic_directory(target) as aside, _quiet():
+    with atomic_directory(target) as aside, quiet():
         bundle.module.save_pretrained(aside)
         tokenizer(bundle.path, bundle.vocabulary).save_pretrained(aside)
         plain = _plain(about.model_copy(update={"base": None}))

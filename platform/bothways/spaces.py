@@ -303,6 +303,10 @@ def _refuse_change(experiment: Experiment, space: Space) -> None:
         changing += [transform.name for transform in experiment.input.reconstruct if transform.name not in PLAIN]
     if changing:
         raise UserError(f"the control arm changes the text with {changing[0]}: set it to identity under `control:`")
+    if any(parts(knob.path)[:2] == ("model", "prepare") for knob in space.knobs):
+        preparing = [stage.name for stage in experiment.model.prepare if stage.steps]
+        if preparing:
+            raise UserError(f"the control arm begins with {preparing[0]}: set its steps to 0 under `control:`")
     asking = [t.objective.name for t in experiment.output.objectives if t.weight > 0 and t.objective.name not in PLAIN]
     if asking:
         raise UserError(f"the control arm learns {asking[0]}: set it to cross_entropy under `control:`")

@@ -6,23 +6,20 @@ Edges differ in who the workers are (`Collective`) and where text is transformed
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from bothways import (
-    assets,
     batching,
     checkpoints,
     generation,
@@ -30,6 +27,7 @@ from bothways import (
     models,
     planning,
     policy,
+    preparing,
     seeding,
     teachers,
     text_effects,
@@ -37,18 +35,16 @@ from bothways import (
     training,
 )
 from bothways.config import Experiment, InputSide, OutputSide
-from bothways.contracts import Batch, Collective, Execute, TaskLike
+from bothways.contracts import Batch, Collective, Execute
 from bothways.errors import UserError
-from bothways.registry import TASKS
 from bothways.results import Report
 from bothways.training import Diverged
+from bothways.workspace import Workspace
 
 if TYPE_CHECKING:
     from bothways.data import Dataset
 
-__all__ = ["Diverged", "Scored", "Trial", "Workspace"]
-
-T = TypeVar("T")
+__all__ = ["Diverged", "Scored", "Trial"]
 
 CHECKPOINT_SHARE = 0.05
 """The largest share of a trial's time that goes into checkpoints: a slow disk gets fewer, a short trial none."""
@@ -62,50 +58,6 @@ class Scored:
 
     metrics: Mapping[str, float]
     hits: tuple[float, ...]
-
-
-class Workspace:
-    """What the trials of one process share: the model with its base weights, encoded rows, statistics.
-
-    No trial leaves a trace in it: what one gives here after others, it gives alone in a new process, bit for bit.
-    Making one sets the process up for deterministic arithmetic. `checkpoint_s`: what the last checkpoint cost here.
-    """
-
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
-        self.checkpoint_s = 0.0
-        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-    @property
-    def bf16_is_emulated(self) -> bool:
-        """True where bf16 is computed in software (measured: 13 times slower than fp32 on a CPU with AVX2 only)."""
-        return self.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-    def remember(self, key: Hashable, make: Callable[[], T], capacity: int = 32) -> T:
-        """`make()`, or what it gave for the same `key` before. Holds the `capacity` results used last."""
-        if key not in self._kept:
-            self._kept[key] = make()
-            if len(self._kept) > capacity:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        kept: T = self._kept[key]
-        return kept
-
-    def model(
-        self,
-        source: str,
-        labels: tuple[str, ...],
-        vocabulary: tokenization.Vocabulary | None = None,
-        task: TaskLike | None = None,
-    ) -> models.Bundle:
-        """The model of `source` for `task` (None: classification), loaded once. Its weights are whatever the last
-        trial left: see `models.reset`."""
-        task = task or TASKS.build("classification")
-        key = ("model", source, task.architecture(labels), vocabulary)
-        return self.remember(key, lambda: models.load(source, labels, self.device, vocabulary, task))
 
 
 class Trial:
@@ -152,7 +104,15 @@ class Trial:
         torch.manual_seed(seed)
         model = experiment.model
         self._bundle = workspace.model(model.source, dataset.labels, self._vocabulary(), experiment.task)
-        models.reset(self._bundle, labels=dataset.labels, dropout=model.dropout, seed=experiment.seed)
+        prepare = workspace.remember("prepared", preparing.Memory)
+        self._prepared = prepare(experiment, dataset, self._bundle, collective, workspace.say)
+        models.reset(
+            self._bundle,
+            labels=dataset.labels,
+            dropout=model.dropout,
+            seed=experiment.seed,
+            start=self._prepared.weights if self._prepared else None,
+        )
         if experiment.optim.precision == "bf16" and workspace.bf16_is_emulated:
             self.notes.append("this CPU has no bf16 arithmetic: precision bf16 is many times slower here than fp32")
         self._taught = teachers.Teaching(experiment, self._bundle, dataset.labels, self._paired, workspace.remember)
@@ -160,16 +120,9 @@ class Trial:
 
     def _vocabulary(self) -> tokenization.Vocabulary | None:
         """What is kept of the model's vocabulary; None for all of it. The same for every fold of the data."""
-        source, dataset = self.experiment.model.source, self._dataset
-        if self.experiment.model.vocabulary == "whole":
-            return None
-
-        def make() -> tokenization.Vocabulary:
-            tables = (dataset.train, dataset.selection, dataset.unlabelled, *dataset.mixed)
-            columns = [table[name] for table in tables for name in ("text", "pair")]
-            return tokenization.used(tokenization.tokenizer(str(assets.resolve(source))).backend_tokenizer, columns)
-
-        return self._workspace.remember(("vocabulary", dataset.digest, source), make)
+        model = self.experiment.model
+        key = ("vocabulary", self._dataset.digest, model.source, model.vocabulary)
+        return self._workspace.remember(key, lambda: preparing.vocabulary(self.experiment, self._dataset))
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -201,7 +154,7 @@ class Trial:
                 self._progress, self.sums = progress, progress.sums
                 first = {} if number else {"time/start_s": self._started - self._created}
                 if not self.history:
-                    first |= self._effects()
+                    first |= self._effects() | (self._prepared.metrics() if self._prepared else {})
                 now = time.monotonic()
                 report = Report(
                     step=progress.step,

@@ -35,7 +35,8 @@ from bothways.config import Experiment, Search
 from bothways.edges.local import OneWorker, execute
 from bothways.edges.ray_tune import PointSearch, sampler, scheduler
 from bothways.goals import Goals
-from bothways.trial import Diverged, Trial, Workspace
+from bothways.trial import Diverged, Trial
+from bothways.workspace import Workspace
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "joint.yaml"
 MORE = """

@@ -200,7 +200,8 @@ def overhead_row(data: Path, chosen: argparse.Namespace) -> None:
     from bothways.config import Run
     from bothways.edges import local
     from bothways.optimizer import Optimizer
-    from bothways.trial import Trial, Workspace
+    from bothways.trial import Trial
+    from bothways.workspace import Workspace
 
     base = experiment(data, steps=2 * chosen.steps)
     dataset, workspace = loading.load(base.data), Workspace()

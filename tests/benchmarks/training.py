@@ -52,7 +52,7 @@ def prepare(rows: int, steps: int, seed: int) -> Any:
         },
     )
     dataset = data.load(experiment.data)
-    workspace = trial.Workspace(local.device(Run()))
+    workspace = Workspace(local.device(Run()))
     made = trial.Trial(
         experiment,
         dataset,

@@ -35,6 +35,18 @@ def test_every_rank_of_a_lane_gets_the_same_job_and_two_lanes_never_share_one() 
     run(story())
 
 
+def test_what_a_lane_says_is_an_event() -> None:
+    async def story() -> None:
+        hub = Hub()
+        await hub.lane_started(0, "x")
+        before = await hub.happened()
+        await hub.lane_says(0, "step 3 of 9")
+        (event,) = await hub.events(before, 0.0)
+        assert (event.kind, event.lane, event.note) == ("lane", 0, "step 3 of 9")
+
+    run(story())
+
+
 def test_a_report_waits_for_the_decision_and_a_stop_is_its_answer() -> None:
     async def story() -> None:
         hub = Hub()

@@ -12,7 +12,8 @@ from bothways.config import Experiment, Run, Search
 from bothways.cross_validation import CrossValidation, experiments
 from bothways.goals import Goals
 from bothways.results import Report
-from bothways.trial import Trial, Workspace
+from bothways.trial import Trial
+from bothways.workspace import Workspace
 
 pytestmark = pytest.mark.ray
 

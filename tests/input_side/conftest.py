@@ -10,7 +10,7 @@ from bothways.input_side.statistics import Statistics
 from bothways.input_side.transform import InputContext
 from bothways.seeding import keys
 
-_WORDS = {
+WORDS = {
     "en": "the movie was a great surprise and its director tells one more story of love in an old city where people "
     "laugh , cry and remember what they wo n't forget . truly moving film , with good actors and bad jokes !",
     "zh": "这部 电影 的 导演 讲 了 又 个 关于 城市 和 爱情 的 故事 演员 好看 但是 结尾 有点 遗憾 观众 喜欢 不 没 "
@@ -36,7 +36,7 @@ NEGATED = {
 def sentences(language: str, n: int = 90) -> list[str]:
     """Seeded sentences of 1 to 30 words."""
     generator = np.random.default_rng(7)
-    words, gap = _WORDS[language].split(), " " if language == "en" else ""
+    words, gap = WORDS[language].split(), " " if language == "en" else ""
     rows = [gap.join(generator.choice(words, size)) for size in generator.integers(1, 31, n)]
     return rows + NEGATED[language] + ["", " ", "!!!", "one"]
 

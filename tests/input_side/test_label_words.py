@@ -17,7 +17,7 @@ from bothways.input_side.label_words import LabelWords
 from bothways.input_side.log_odds import log_odds
 from bothways.input_side.lookup import WordSet
 from bothways.text import TextBatch
-from bothways.trial import Workspace
+from bothways.workspace import Workspace
 from tests import tiny
 
 QUESTIONS = [

@@ -17,9 +17,15 @@ from bothways.input_side.transform import InputContext, Transform
 from bothways.registry import TRANSFORMS
 from bothways.seeding import keys
 from bothways.text import TextBatch
+from tests import tiny
+from tests.input_side.conftest import WORDS
 
 MAP = str(Path(__file__).with_name("lexicon_map.tsv"))
-NEEDS: dict[str, dict[str, Any]] = {"lexicon_map": {"path": MAP}}  # knobs without a default that does something
+LANGUAGE_MODEL = tiny.masked_lm_dir(tuple(word for words in WORDS.values() for word in words.split() if word.isalpha()))
+NEEDS: dict[str, dict[str, Any]] = {  # knobs without a default that does something
+    "lexicon_map": {"path": MAP},
+    "contextual_substitution": {"model": LANGUAGE_MODEL},
+}
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, NEEDS.get(name, {})) for name in TRANSFORMS.names()),
     ("random_insertion", {"insert": "synonym"}),
@@ -36,6 +42,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("summarize", {"method": "textrank", "ratio": 0.3}),
     ("summarize", {"max_words": 5, "keep": "protected"}),
     ("lexicon_map", {"path": MAP, "rate": 0.5}),
+    ("contextual_substitution", {"model": LANGUAGE_MODEL, "top_k": 0, "temperature": 0.5}),
 ]
 HAVE_P = [(name, knobs) for name, knobs in VARIANTS if "p" in TRANSFORMS.get(name).model_fields]
 HOSTILE = st.text(st.characters(codec=None), max_size=12) | st.text("ab1'- 不好😀\u0301\u200d\ud800\n,", max_size=12)
@@ -57,8 +64,9 @@ def apply(transform: Transform, texts: list[str], row_keys: Any, context: InputC
 
 
 def cases(variants: list[tuple[str, dict[str, Any]]]) -> list[Any]:
-    """nlpaug's word module imports all of transformers; its char module does not, and stays in the default tier."""
-    slow = [("nlpaug", {})]
+    """nlpaug's word module imports all of transformers; its char module does not, and stays in the default tier.
+    What runs a model has tests of its own there."""
+    slow = [("nlpaug", {}), *(one for one in VARIANTS if one[0] == "contextual_substitution")]
     return [pytest.param(*one, marks=pytest.mark.slow) if one in slow else one for one in variants]
 
 

@@ -11,7 +11,7 @@ import torch
 
 from bothways.edges.local import OneWorker
 from bothways.registry import WEIGHTINGS
-from bothways.trial import Workspace
+from bothways.workspace import Workspace
 from tests import tiny
 
 STATED = [1.0, 0.5, 2.0]

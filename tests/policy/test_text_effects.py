@@ -17,7 +17,7 @@ from bothways import policy, text_effects
 from bothways.config import Experiment, Protect
 from bothways.text import Segmentation, TextBatch
 from bothways.text_effects import Effects, distinct, of_copies, self_bleu, variety
-from bothways.trial import Workspace
+from bothways.workspace import Workspace
 from tests import tiny
 
 WORDS = ["the", "film", "was", "not", "good", ",", "a", "dull", "story", "and", "one", "3", "times"]

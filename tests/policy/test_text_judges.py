@@ -18,7 +18,7 @@ from bothways.edges import local
 from bothways.screening import HALVES
 from bothways.text_effects import Asked, of_copies
 from bothways.text_judges import Fidelity, Perplexity, unlearnt
-from bothways.trial import Workspace
+from bothways.workspace import Workspace
 from tests import tiny
 
 

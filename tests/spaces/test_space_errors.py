@@ -85,6 +85,11 @@ def complaint(tmp_path: Path, text: str, base: Experiment = BASE) -> str:
             f"start point 1: output.objectives.0.alpha depends on {NAME}: give it a value too",
         ),
         ("seed: [1, 2]\ncontrol: {seed: 1}\ndescription: [1]", "description must be text"),
+        (
+            "model.prepare.0.name: [continued_pretraining]\nmodel.prepare.0.steps: [100, 0]\n"
+            "control: {model.prepare.0.name: continued_pretraining, model.prepare.0.steps: 100}",
+            "the control arm begins with continued_pretraining: set its steps to 0",
+        ),
         ("seed: [1, 2]\n", "the control arm has seed = 0, which is outside its domain (1, 2)"),
         (f"{NAME}: [rdrop, cross_entropy]\ncontrol: {{{NAME}: rdrop}}", "s.yaml:2: the control arm learns rdrop"),
         (

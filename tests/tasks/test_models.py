@@ -22,7 +22,8 @@ from bothways.output_side.trainable import head_parameters
 from bothways.predict import Predictor
 from bothways.registry import OBJECTIVES, TASKS
 from bothways.training import ModelForward
-from bothways.trial import Trial, Workspace
+from bothways.trial import Trial
+from bothways.workspace import Workspace
 from tests import tiny
 
 WRITING = {"name": "seq2seq", "target_length": 5}, {"name": "causal_lm", "target_length": 4}

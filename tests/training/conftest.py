@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bothways.trial import Workspace
+from bothways.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from bothways.config import Augment, Run
 from bothways.contracts import NO_LABEL, Beside
 from bothways.edges import local
 from bothways.errors import UserError
-from bothways.trial import Workspace
+from bothways.workspace import Workspace
 from tests import tiny
 
 LENGTHS = np.arange(3, 23)

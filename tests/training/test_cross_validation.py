@@ -14,7 +14,8 @@ from bothways.config import Experiment
 from bothways.cross_validation import CrossValidation, experiments
 from bothways.errors import UserError
 from bothways.results import Report
-from bothways.trial import Trial, Workspace
+from bothways.trial import Trial
+from bothways.workspace import Workspace
 from tests import tiny
 
 FOLDS, REPEATS, STEPS = 3, 2, 10

@@ -14,7 +14,7 @@ import torch
 from bothways import cli, data, ensembles, models
 from bothways.errors import UserError
 from bothways.predict import Predictor
-from bothways.trial import Workspace
+from bothways.workspace import Workspace
 from tests import tiny
 
 TEXTS = ["it was a good film", "dull", "a great and lovely story", "bad music with an awful end"]

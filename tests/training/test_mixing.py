@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from bothways import batching, mixing, models, planning
 from bothways.config import Augment, Data
 from bothways.data_config import SampleMixing
-from bothways.trial import Trial, Workspace
+from bothways.trial import Trial
+from bothways.workspace import Workspace
 from tests import tiny
 
 MIX = {"data": {"mix": [{"source": "made in the test"}]}}

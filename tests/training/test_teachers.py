@@ -16,7 +16,7 @@ from bothways.config import Experiment
 from bothways.errors import UserError
 from bothways.registry import OBJECTIVES
 from bothways.teachers import Teaching
-from bothways.trial import Workspace
+from bothways.workspace import Workspace
 from tests import tiny
 
 

@@ -18,7 +18,7 @@ from bothways.errors import UserError
 from bothways.optimizer import learning_rate
 from bothways.results import Report
 from bothways.training import Diverged
-from bothways.trial import Workspace
+from bothways.workspace import Workspace
 from tests import tiny
 
 

@@ -21,7 +21,8 @@ from bothways.edges import local
 from bothways.errors import UserError
 from bothways.predict import Predictor
 from bothways.results import Report
-from bothways.trial import Trial, Workspace
+from bothways.trial import Trial
+from bothways.workspace import Workspace
 from tests import tiny
 
 LEARNS = {
@@ -170,7 +171,7 @@ from pathlib import Path
 from tests import tiny
 from bothways import models
 from bothways.config import Experiment
-from bothways.trial import Workspace
+from bothways.workspace import Workspace
 import json
 torch.set_num_threads(1)
 what = Experiment(**json.loads(sys.argv[1]))

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from bothways import models
 from bothways.config import Experiment
 from bothways.edges.local import execute
-from bothways.trial import Scored, Trial, Workspace
+from bothways.trial import Scored, Trial
+from bothways.workspace import Workspace
 from tests import tiny
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -30,6 +31,10 @@ ARMS: dict[str, dict[str, Any]] = {
         },
         "input": {"augment": {"n_aug": 1, "policy": [[{"name": "random_swap", "p": 0.5}]]}},
         "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "patience": 5},
+    },
+    "prepared": {
+        "model": {"prepare": [{"name": "continued_pretraining", "steps": 3, "batch_size": 8}]},
+        "optim": {"steps": 6, "evaluate_every": 3},
     },
     "perturbed": {
         "output": {
@@ -123,8 +128,10 @@ def workers(world: int, spec: str, directory: Path) -> list[tuple[list[Any], Sco
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ARMS)
-def test_two_workers_train_the_same_model_as_one(arm: str, tmp_path: Path) -> None:
-    spec = json.dumps(tiny.experiment(model={"dropout": 0.0}, **ARMS[arm]).spec())
+def test_two_workers_train_the_same_model_as_one(arm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOTHWAYS_CACHE", str(tmp_path / "cache"))  # inherited by the workers
+    parts = {**ARMS[arm], "model": {"dropout": 0.0, **ARMS[arm].get("model", {})}}
+    spec = json.dumps(tiny.experiment(**parts).spec())
     ((alone, alone_scored),) = workers(1, spec, tmp_path / "one")
     (left, scored), (right, scored_right) = workers(2, spec, tmp_path / "two")
     assert left[0][0] == right[0][0] == left[1][0] == right[1][0]  # both ranks; fresh and warm

@@ -208,6 +208,11 @@ class Hub:
         self._orphan(lane, error)
         await self._notify()
 
+    async def lane_says(self, lane: int, note: str) -> None:
+        """A lane gets on with something that makes no reports."""
+        self._record("lane", lane=lane, note=note)
+        await self._notify()
+
     async def next_job(self, lane: int, attempt: str, seq: int) -> Job | None:
         """Job number `seq` of this lane: the same for each rank. None when there will be no more."""
         workers = self._lanes[lane]

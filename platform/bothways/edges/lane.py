@@ -33,6 +33,7 @@ from bothways.edges.hub import Decision, Job, Outcome
 from bothways.edges.ray_data import RayExecute
 from bothways.errors import UserError, one_line
 from bothways.results import Report
+from bothways.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -109,12 +110,13 @@ class Lane:
         self._writer = writer
         self._writing: Future[None] | None = None
         self._collective = DdpCollective()
-        self._workspace = trial.Workspace(self._collective.device)
+        self._workspace = Workspace(self._collective.device)
         self._judges: dict[tuple[tuple[str, ...], str], tuple[text_effects.Judge, ...]] = {}
         self._attempt = self._collective.agree(uuid.uuid4().hex)
         if self._collective.rank == 0:
             where = f"in process {os.getpid()} on {ray.util.get_node_ip_address()}"
             ray.get(hub.lane_started.remote(number, self._attempt, where))
+            self._workspace.say = lambda note: ray.get(hub.lane_says.remote(number, note))
         self._collective.agree(None)  # nobody asks for a job before the hub knows this attempt
         self._free_at = time.monotonic()
 
