@@ -109,6 +109,12 @@ def evaluation_side(side: InputSide) -> InputSide | None:
     return side.model_copy(update={"augment": Augment()}) if side.reconstruct else None
 
 
+def classes(rows: pa.Table) -> I64 | None:
+    """The class of each row, (N,); None where labels are something else than one class."""
+    labels = rows["label"]
+    return np.asarray(labels.to_numpy(), np.int64) if pa.types.is_integer(labels.type) else None
+
+
 def plan(
     lengths: I64,
     augment: Augment,
@@ -127,14 +133,15 @@ def plan(
     other, in epochs of its own.
     Raises `UserError` when there is nothing to show the model.
     """
+    if classes is None and (balanced or augment.balance):
+        raise UserError("optim.sampling and augment.balance can balance rows of one class each, and these have others")
     rows, copies = _rows_and_copies(len(lengths), augment, classes)
     per_epoch = len(rows)
     if per_epoch == 0:
         what = "n_aug is 0 and keep_original is false" if len(lengths) else "the training split has no rows"
         raise UserError(f"there is nothing to train on: {what}")
     total = steps * batch_size
-    if balanced:
-        assert classes is not None
+    if balanced and classes is not None:
         order, epoch = _balanced(classes[rows], total, seed)
     else:
         order, epoch = _epochs(per_epoch, total, seed)
@@ -156,8 +163,7 @@ def _rows_and_copies(count: int, augment: Augment, classes: I64 | None) -> tuple
     """All views of an epoch, row after row: row and copy of each."""
     first = 0 if augment.keep_original else 1
     last = np.full(count, augment.n_aug)
-    if augment.balance and count:
-        assert classes is not None
+    if augment.balance and classes is not None and count:
         sizes = np.bincount(classes)
         views = sizes.max() * (augment.n_aug + 1 - first)  # that every class is to have
         wanted = np.rint(views / sizes[classes]).astype(np.int64) - 1 + first

@@ -105,10 +105,10 @@ class Optimizer:
             self._rows_since = move.since
         self._own = {f"own {n}.{name}": value for n, part in enumerate(own) for name, value in part.named_parameters()}
         self._moving |= self._own
-        if own:
-            scale = (optim.head_lr or optim.lr) / optim.lr
-            values = list(self._own.values())
-            groups.append({"params": values, "weight_decay": optim.weight_decay, "scale": scale, "since": 0})
+        new = {"scale": (optim.head_lr or optim.lr) / optim.lr, "since": 0}
+        for matrices, decay in ((True, optim.weight_decay), (False, 0.0)):
+            found = [value for value in self._own.values() if (value.dim() > 1) == matrices]
+            groups += [{"params": found, "weight_decay": decay, **new}] if found else []
         self._torch = _algorithm(optim, groups)
         self._average = Average(optim.ema_decay, self._tensors()) if optim.average else None
 
@@ -133,7 +133,7 @@ class Optimizer:
         """
         rate = learning_rate(self._optim, number)
         if self._collective.world > 1:
-            for value in self._own.values():
+            for value in filter(lambda one: one.requires_grad, self._own.values()):
                 value.grad = self._collective.sum(torch.zeros_like(value) if value.grad is None else value.grad)
                 value.grad /= self._collective.world
         for group in self._torch.param_groups:

@@ -28,6 +28,7 @@ from bothways import (
     models,
     policy,
     seeding,
+    teachers,
     text_effects,
     tokenization,
     training,
@@ -143,6 +144,7 @@ class Trial:
         models.reset(self._bundle, labels=dataset.labels, dropout=model.dropout, seed=experiment.seed)
         if experiment.optim.precision == "bf16" and workspace.bf16_is_emulated:
             self.notes.append("this CPU has no bf16 arithmetic: precision bf16 is many times slower here than fp32")
+        self._taught = teachers.Teaching(experiment, self._bundle, dataset.labels, self._paired, workspace.remember)
         self._state = self._resume()
 
     def _vocabulary(self) -> tokenization.Vocabulary | None:
@@ -213,7 +215,7 @@ class Trial:
             batch_size=optim.batch_size,
             steps=optim.steps,
             seed=experiment.seed,
-            classes=self._classes(),
+            classes=batching.classes(self._dataset.train),
             balanced=optim.sampling == "balanced",
         )
         beside = experiment.output.beside
@@ -226,20 +228,11 @@ class Trial:
         for step in batching.regroup(blocks, rows):
             batch = batching.collate_step(step, self._bundle.pad_id, beside).to(self._workspace.device)
             self._started = self._started or time.monotonic()
-            yield batch
-
-    def _classes(self) -> batching.I64 | None:
-        """The class of every training row; None where rows have other labels than one class each."""
-        labels = self._dataset.train["label"]
-        if pa.types.is_integer(labels.type):
-            return np.asarray(labels.to_numpy(), np.int64)
-        if self.experiment.optim.sampling == "balanced" or self.experiment.input.augment.balance:
-            raise UserError("balanced sampling and augmentation need rows of one class each")
-        return None
+            yield self._taught(batch)
 
     def _output_side(self) -> OutputSide:
         """The output side for the training rows as they are."""
-        classes = self._classes()
+        classes = batching.classes(self._dataset.train)
         if classes is None:
             return self.experiment.output
         return self.experiment.output.for_classes(np.bincount(classes, minlength=len(self._dataset.labels)).tolist())

@@ -40,6 +40,15 @@ ARMS: dict[str, dict[str, Any]] = {
         "output": {"trainable": {"name": "layerwise_lr_decay", "factor": 0.7}},
         "optim": {"steps": 6, "evaluate_every": 3, "algorithm": "sgd", "schedule": "inverse_sqrt"},
     },
+    "perturbed": {
+        "output": {
+            "objectives": [
+                {"name": "adversarial", "method": "freelb", "steps": 3, "lr": 0.3, "max_norm": 0.5},
+                {"name": "focal", "weight": 0.5},
+            ]
+        },
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2},
+    },
     "frozen": {"output": {"trainable": {"name": "last_n", "n": 1}}, "optim": {"steps": 6, "evaluate_every": 3}},
 }
 
