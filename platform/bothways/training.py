@@ -22,7 +22,7 @@ from bothways.config import Optim, OutputSide, Term
 from bothways.contracts import Batch, Collective, ObjectiveLike, Outputs, TaskLike
 from bothways.joint import Weigher
 from bothways.optimizer import Optimizer
-from bothways.output_side.trainable import encoder, layers
+from bothways.output_side.trainable import body, layers
 
 State = Mapping[str, Any]
 Own = dict[ObjectiveLike, nn.Module]
@@ -123,7 +123,7 @@ def own_modules(module: nn.Module, terms: Sequence[Term], seed: int) -> Own:
 
 def last_shared(module: nn.Module) -> Tensor:
     """The last weight matrix of the body that moves, which all objectives go through; if none does, the head's."""
-    found = [value for value in encoder(module).parameters() if value.dim() == 2 and value.requires_grad]
+    found = [value for value in body(module).parameters() if value.dim() == 2 and value.requires_grad]
     return found[-1] if found else last_linear(module).weight
 
 

@@ -31,6 +31,16 @@ ARMS: dict[str, dict[str, Any]] = {
         "input": {"augment": {"n_aug": 1, "policy": [[{"name": "random_swap", "p": 0.5}]]}},
         "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "patience": 5},
     },
+    "perturbed": {
+        "output": {
+            "objectives": [
+                {"name": "adversarial", "method": "freelb", "steps": 3, "lr": 0.3, "max_norm": 0.5},
+                {"name": "focal", "weight": 0.5},
+            ],
+            "weighting": {"name": "gradnorm"},
+        },
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2},
+    },
     "adapters": {"output": {"trainable": {"name": "lora", "r": 2}}, "optim": {"steps": 6, "evaluate_every": 3}},
     "thawing": {
         "output": {"trainable": {"name": "gradual_unfreezing", "every": 1, "factor": 0.8}},
@@ -39,15 +49,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "layers": {
         "output": {"trainable": {"name": "layerwise_lr_decay", "factor": 0.7}},
         "optim": {"steps": 6, "evaluate_every": 3, "algorithm": "sgd", "schedule": "inverse_sqrt"},
-    },
-    "perturbed": {
-        "output": {
-            "objectives": [
-                {"name": "adversarial", "method": "freelb", "steps": 3, "lr": 0.3, "max_norm": 0.5},
-                {"name": "focal", "weight": 0.5},
-            ]
-        },
-        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2},
     },
     "frozen": {"output": {"trainable": {"name": "last_n", "n": 1}}, "optim": {"steps": 6, "evaluate_every": 3}},
 }

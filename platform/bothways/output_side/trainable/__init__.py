@@ -37,7 +37,7 @@ class Trainable(Component):
         yield moves
 
 
-def encoder(model: nn.Module) -> Any:
+def body(model: nn.Module) -> Any:
     """The pretrained body of a transformers model with a head (`model.bert`, …); the model itself if it is all body."""
     return cast("Any", model).base_model
 
@@ -47,8 +47,8 @@ def layers(model: nn.Module) -> nn.ModuleList:
 
     They are the longest module list of the encoder, decoder, or body. Raises `UserError` when there is none.
     """
-    body = encoder(model)
-    halves = [getattr(body, half) for half in ("encoder", "decoder") if hasattr(body, half)] or [body]
+    whole = body(model)
+    halves = [getattr(whole, half) for half in ("encoder", "decoder") if hasattr(whole, half)] or [whole]
     lists = [[part for part in half.modules() if isinstance(part, torch.nn.ModuleList)] for half in halves]
     found = [layer for half in lists if half for layer in max(half, key=len)]
     if not found:
@@ -64,9 +64,9 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
     body. With it, `the head` is the same two layers for every encoder. A language model whose output embedding is its
     input embedding has no head.
     """
-    body = encoder(model)
-    inside = {id(value) for value in body.parameters()}
-    for part in (getattr(body, "pooler", None), cast("Any", model).get_output_embeddings()):
+    whole = body(model)
+    inside = {id(value) for value in whole.parameters()}
+    for part in (getattr(whole, "pooler", None), cast("Any", model).get_output_embeddings()):
         inside -= {id(value) for value in part.parameters()} if part is not None else set()
     inside |= {id(value) for value in cast("Any", model).get_input_embeddings().parameters()}
     return [value for value in model.parameters() if id(value) not in inside]
