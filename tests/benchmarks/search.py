@@ -218,7 +218,11 @@ def overhead_row(data: Path, chosen: argparse.Namespace) -> None:
         return workspace.model(base.model.source, dataset.labels).module, batches, selection
 
     def bare(module: Any, batches: list[Any], selection: list[Any]) -> None:
-        optimiser = Optimizer(module, base.optim, local.OneWorker())
+        with base.output.trainable(module) as moves:
+            optimiser = Optimizer(module, base.optim, local.OneWorker(), moves)
+            steps(optimiser, module, batches, selection)
+
+    def steps(optimiser: Optimizer, module: Any, batches: list[Any], selection: list[Any]) -> None:
         with optimiser.in_place():
             module.train()
             for step, batch in enumerate(batches):

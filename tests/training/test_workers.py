@@ -119,7 +119,7 @@ def workers(world: int, spec: str, directory: Path) -> list[tuple[list[Any], Sco
     processes = [context.Process(target=ddp_worker, args=(r, world, spec, directory, answers)) for r in range(world)]
     for process in processes:
         process.start()
-    found = sorted((answers.get(timeout=100) for _ in processes), key=lambda answer: answer[0])
+    found = sorted((answers.get(timeout=400) for _ in processes), key=lambda answer: answer[0])
     for process in processes:
         process.join(timeout=30)
         assert process.exitcode == 0
