@@ -3,8 +3,8 @@
     python tests/benchmarks/objectives.py [--seeds 5] [--steps 40] [--rows 100] [--keep DIR]
 
 MiniLM-L6 on SST-2 sentences (on the asset rotten_tomatoes where they are not beside the project), each arm at the
-defaults of its method. For each seed all arms start from the same head and see the same rows in the same order. A gain is
-in points of accuracy on the same test rows, paired by seed and row, with its 95 % interval: once at equal steps, once
+defaults of its method. For each seed all arms start from the same head and see the same rows in the same order. A gain
+is one of accuracy on the same test rows, paired by seed and row, with its 95 % interval: once at equal steps, once
 against cross-entropy with as many steps as the arm's declared passes would have paid for. The teacher of `distillation`
 is cross-entropy on the same rows from another seed; `consistency` reads the source's other sentences without labels.
 
