@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("text", "assets", "metrics"),
     ("lexicons",),
     # families: a member is a file
-    ("tasks", "input_side", "output_side"),
+    ("tasks", "input_side", "output_side", "joint"),
     # pure logic: no Ray, no Optuna, no MLflow
     (
         "policy",
@@ -128,7 +128,7 @@ def part(module: str) -> str:
 def is_member(module: str) -> bool:
     """True for a file that registers a method: `tasks.x`, `input_side.augment.x`, … and not `_helper`."""
     path = module.split(".")[1:]
-    depth = {"tasks": 2, "input_side": 3, "output_side": 3}.get(path[0] if path else "", 0)
+    depth = {"tasks": 2, "joint": 2, "input_side": 3, "output_side": 3}.get(path[0] if path else "", 0)
     return len(path) == depth and not path[-1].startswith("_")
 
 

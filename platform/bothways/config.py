@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from bothways.contracts import Beside
 from bothways.errors import UserError, did_you_mean
-from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, Component, Registry
+from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, WEIGHTINGS, Component, Registry
 
 Language = Literal["en", "zh"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Objective = Any
     Trainable = Any
     Task = Any
+    Weighting = Any
 else:
 
     def _member(registry: Registry[Any]) -> Any:
@@ -48,6 +49,7 @@ else:
     Objective = _member(OBJECTIVES)
     Trainable = _member(TRAINABLES)
     Task = _member(TASKS)
+    Weighting = _member(WEIGHTINGS)
 
 
 class _Wrapped(Config):
@@ -233,9 +235,11 @@ class InputSide(Config):
 
 
 class OutputSide(Config):
-    """What the model is asked to learn (`objectives`, a weighted sum) and which parameters may move (`trainable`)."""
+    """What the model is asked to learn (`objectives`), how these are weighed against each other (`weighting`), and
+    which parameters may move (`trainable`)."""
 
     objectives: Annotated[tuple[_Term, ...], Field(validate_default=True)] = ({"name": "cross_entropy"},)  # type: ignore[assignment]
+    weighting: Annotated[Weighting, Field(validate_default=True)] = {"name": "weighted_sum"}
     trainable: Annotated[Trainable, Field(validate_default=True)] = {"name": "full"}
 
     @property

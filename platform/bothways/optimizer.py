@@ -68,9 +68,10 @@ class Optimizer:
         groups = parameter_groups(module, self._moving.values(), optim)
         self._own = {f"own {n}.{name}": value for n, part in enumerate(own) for name, value in part.named_parameters()}
         self._moving |= self._own
-        if own:
-            scale = (optim.head_lr or optim.lr) / optim.lr
-            groups.append({"params": list(self._own.values()), "weight_decay": optim.weight_decay, "scale": scale})
+        new = {"scale": (optim.head_lr or optim.lr) / optim.lr}
+        for matrices, decay in ((True, optim.weight_decay), (False, 0.0)):
+            found = [value for value in self._own.values() if (value.dim() > 1) == matrices]
+            groups += [{"params": found, "weight_decay": decay, **new}] if found else []
         self._adamw = torch.optim.AdamW(groups, lr=optim.lr, betas=BETAS, eps=EPS, fused=True)
 
     @contextmanager
@@ -93,7 +94,7 @@ class Optimizer:
         """
         rate = learning_rate(self._optim, number)
         if self._collective.world > 1:
-            for value in self._own.values():
+            for value in filter(lambda one: one.requires_grad, self._own.values()):
                 value.grad = self._collective.sum(torch.zeros_like(value) if value.grad is None else value.grad)
                 value.grad /= self._collective.world
         parameters = list(self._moving.values())

@@ -120,7 +120,7 @@ class Two(Table):
 @pytest.mark.parametrize("progress", [0.2, 0.9])
 def test_consistency_is_that_of_the_paper(progress: float) -> None:
     objective = OBJECTIVES.build(
-        {"name": "consistency", "weight": 2.0, "temperature": 0.5, "confidence": 0.6, "annealing": "linear"}
+        {"name": "consistency", "strength": 2.0, "temperature": 0.5, "confidence": 0.6, "annealing": "linear"}
     )
     views = tuple(rows_of([NO_LABEL] * 4, [view] * 4) for view in (False, True))
     batch = replace(ROWS, beside={objective.beside: views}, progress=progress)
