@@ -15,6 +15,8 @@ from bothways import models
 from bothways.batching import Encode, collate, collate_step, evaluation_views
 from bothways.config import Term
 from bothways.contracts import Batch, Loss
+from bothways.edges.local import OneWorker
+from bothways.embedding_rows import EmbeddingRows
 from bothways.errors import UserError
 from bothways.output_side.mixing import Mixture
 from bothways.registry import OBJECTIVES, Component
@@ -287,3 +289,17 @@ def test_what_is_mixed_inside_the_model_is_one_row_the_other_or_between(family: 
 def test_a_layer_that_the_model_does_not_have_is_refused(batch: Batch) -> None:
     with pytest.raises(UserError, match=r"mixup\.layer 3: the model has 3 layers, so 2 is the last"):
         run(OBJECTIVES.build({"name": "mixup", "layer": 3}), model(0.0), batch)
+
+
+def test_freelb_gathers_the_gradient_of_an_embedding_that_is_trained_by_rows(batch: Batch) -> None:
+    found = []
+    for knobs in ({"name": "cross_entropy"}, {"name": "adversarial", "method": "freelb", "steps": 3, "lr": 1e-9}):
+        module = model(0.3)
+        rows = EmbeddingRows.of(module)
+        assert rows is not None
+        with rows.in_place():
+            run(OBJECTIVES.build(knobs), module, batch)
+        rows.gather(OneWorker())
+        found.append(rows.values.grad)
+    assert found[0].abs().max() > 1e-4
+    torch.testing.assert_close(found[1], found[0], atol=1e-6, rtol=1e-4)

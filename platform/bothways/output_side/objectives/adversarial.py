@@ -18,9 +18,9 @@ Norms are L2 per row, over its T_i real tokens and H dimensions, where nothing e
 
 Dropout: freelb and vat keep one mask for all their passes (Zhu et al., section 3.3), so that vat's divergence shows the
 perturbation and nothing else. fgm, pgd and smart draw another mask for each pass (fgm and pgd for the clean and the
-perturbed half of the last one, too): their d is the worst direction for a random sub-network. For smart that is what the
-authors' code does, and what makes it work: noise of 1e-5 alone changes a prediction by less than fp32 resolves, so that
-without any dropout smart needs a larger init_mag.
+perturbed half of the last one, too): their d is the worst direction for a random sub-network. So does the code of
+smart's authors, and that is what makes it work: noise of 1e-5 alone changes a prediction by less than fp32 resolves.
+Without any dropout smart needs a larger init_mag.
 """
 
 from __future__ import annotations
