@@ -8,7 +8,7 @@ is one of accuracy on the same test rows, paired by seed and row, with its 95 % 
 against cross-entropy with as many steps as the arm's declared passes would have paid for. The teacher of `distillation`
 is cross-entropy on the same rows from another seed; `consistency` reads the source's other sentences without labels.
 
-Cost: processor seconds and peak memory above what is held before, of a few steps, as ratios to cross-entropy's, beside
+Cost: processor seconds and peak memory above what is held between steps, of a few of them, as ratios to cross-entropy's, beside
 the declared passes (a backward pass counts as two). Results are kept in DIR, so that a second run goes on.
 """
 
@@ -129,23 +129,24 @@ class Bench:
         return self.costs[arm]
 
     def measured(self, arm: str, steps: int = 5) -> tuple[float, float]:
-        """Processor seconds of a step, and MiB of memory at its height above what is held before."""
+        """Processor seconds of a step, and MiB of memory at its height above what is held between steps."""
         experiment = self.of(arm, steps=steps + 2)
         batches = self.trial(experiment, self.folder / "none")._batches(0)  # all is read before the clock starts
         ready = [next(batches) for _ in range(steps + 2)]
         bundle = self.workspace.model(experiment.model.source, self.dataset.labels)
         taken: list[float] = []
+        held: list[float] = []
 
         def timed(start: int) -> Iterator[Any]:
             for number, batch in enumerate(ready[start:]):
                 if number == 1:
                     _let_go()
+                    held.append(_memory("VmRSS"))
                     taken.append(time.process_time())
                 yield batch
                 if number == steps:
                     taken.append(time.process_time())
 
-        held = _memory("VmRSS")
         for _ in training.train(
             bundle.module,
             task=experiment.task,
@@ -157,7 +158,7 @@ class Bench:
             collective=OneWorker(),
         ):
             pass
-        return (taken[1] - taken[0]) / steps, _memory("VmHWM") - held
+        return (taken[1] - taken[0]) / steps, _memory("VmHWM") - held[0]
 
 
 def _let_go() -> None:
