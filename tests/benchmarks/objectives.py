@@ -4,12 +4,12 @@
 
 MiniLM-L6 on SST-2 sentences (on the asset rotten_tomatoes where they are not beside the project), each arm at the
 defaults of its method. For each seed all arms start from the same head and see the same rows in the same order. A gain
-is one of accuracy on the same test rows, paired by seed and row, with its 95 % interval: once at equal steps, once
+is in points of accuracy on the same test rows, paired by seed and row, with its 95 % interval: at equal steps, and once
 against cross-entropy with as many steps as the arm's declared passes would have paid for. The teacher of `distillation`
 is cross-entropy on the same rows from another seed; `consistency` reads the source's other sentences without labels.
 
-Cost: processor seconds and peak memory above what is held between steps, of a few of them, as ratios to cross-entropy's, beside
-the declared passes (a backward pass counts as two). Results are kept in DIR, so that a second run goes on.
+Cost: processor seconds of a few steps, and peak memory above what is held between them, as ratios to cross-entropy's,
+beside the declared passes (a backward pass counts as two). Results are kept in DIR, so that a second run goes on.
 """
 
 from __future__ import annotations
