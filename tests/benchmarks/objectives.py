@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,9 @@ class Bench:
     def measured(self, arm: str, steps: int = 5) -> tuple[float, float]:
         """Processor seconds of a step, and MiB of memory at its height above what is held between steps."""
         experiment = self.of(arm, steps=steps + 2)
-        batches = self.trial(experiment, self.folder / "none")._batches(0)  # all is read before the clock starts
-        ready = [next(batches) for _ in range(steps + 2)]
+        trial = self.trial(experiment, self.folder / "none")
+        batches = trial._batches(0)  # all is read before the clock starts, but teachers teach after it
+        ready = [replace(next(batches), taught={}) for _ in range(steps + 2)]
         bundle = self.workspace.model(experiment.model.source, self.dataset.labels)
         taken: list[float] = []
         held: list[float] = []
@@ -143,7 +144,7 @@ class Bench:
                     _let_go()
                     held.append(_memory("VmRSS"))
                     taken.append(time.process_time())
-                yield batch
+                yield trial._taught(batch)
                 if number == steps:
                     taken.append(time.process_time())
 
