@@ -86,6 +86,7 @@ def test_the_command_line_has_these_commands_and_no_others() -> None:
         "train",
         "check",
         "predict",
+        "ensemble",
         "policy",
         "list",
         "assets",

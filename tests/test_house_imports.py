@@ -18,7 +18,7 @@ PACKAGE = ROOT / "platform" / "bothways"
 LAYERS: tuple[tuple[str, ...], ...] = (
     # words: the standard library, numpy, pydantic, yaml
     (
-        *("errors", "lazy", "seeding", "registry", "config", "contracts", "results"),
+        *("errors", "lazy", "seeding", "registry", "optim", "config", "contracts", "results"),
         *("complaints", "knobs", "shape", "spaces", "yaml_io"),
     ),
     # tools
@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "batching",
         "fast_encoder",
         "models",
+        "averaging",
         "embedding_rows",
         "word_vectors",
         "optimizer",
@@ -47,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "screening",
         "teachers",
         "predict",
+        "ensembles",
         "analysis",
         "report",
     ),

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
 from bothways.contracts import Beside
 from bothways.errors import UserError, did_you_mean
+from bothways.optim import Count, Probability
+from bothways.optim import Optim as Optim
 from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, WEIGHTINGS, Component, Registry
 
 Language = Literal["en", "zh"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Count = Annotated[int, Field(ge=1)]
 Column = str | Annotated[int, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Config(BaseModel):
@@ -199,10 +200,15 @@ class Model(Config):
 
 class Augment(Config):
     """Rows as (original, copies): each epoch shows every training row's original (if kept) and `n_aug` copies,
-    each copy changed by one sub-policy drawn for that row, epoch and copy."""
+    each copy changed by one sub-policy drawn for that row, epoch and copy.
+
+    `balance`: `n_aug` is for rows of the commonest class; rows of the others get as many more, up to 64, as make their
+    classes equally large.
+    """
 
     n_aug: Annotated[int, Field(ge=0, le=64)] = 0
     keep_original: bool = True
+    balance: bool = False
     policy: tuple[tuple[_Operation, ...], ...] = ()
 
 
@@ -247,6 +253,11 @@ class OutputSide(Config):
         """The summands that count."""
         return tuple(term for term in self.objectives if term.weight > 0)
 
+    def for_classes(self, counts: Sequence[int]) -> OutputSide:
+        """The same for training rows of which `counts` are of each class."""
+        terms = [t.model_copy(update={"objective": t.objective.for_classes(counts)}) for t in self.objectives]
+        return self.model_copy(update={"objectives": tuple(terms)})
+
     @property
     def beside(self) -> tuple[Beside, ...]:
         """The rows that they read beside those of a batch, each kind once."""
@@ -259,30 +270,6 @@ class OutputSide(Config):
         if not any(term.weight > 0 for term in terms):
             raise ValueError("needs at least one objective with a weight above 0, such as cross_entropy")
         return terms
-
-
-class Optim(Config):
-    """AdamW. Budgets are optimiser steps; `batch_size` is rows per step over all workers.
-
-    `head_lr`: peak rate of the new head (null: `lr`); ten times `lr` gets few-label runs off the plateau on which a
-    random head leaves them. `warmup`: share of the steps. `accumulate`: forward passes a step is cut into (memory, not
-    mathematics).
-    `evaluate_every`: steps between reports on the selection rows. `patience`: reports without a better selection
-    metric before stopping (the best weights are restored); null trains to the end and keeps the last weights.
-    """
-
-    steps: Count = 200
-    batch_size: Count = 16
-    lr: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-4
-    head_lr: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    warmup: Probability = 0.1
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
-    accumulate: Count = 1
-    evaluate_every: Count = 20
-    patience: Count | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class Experiment(Config):
@@ -342,6 +329,7 @@ class Search(Config):
     """How experiments are proposed. `space`: a space file, relative to the pipeline file that names it.
 
     `metric`: of the selection rows, at a trial's last report; whether more or less is better is the task's to say.
+    Where classes are of unequal size, `macro_f1` counts each of them alike.
 
     `folds`, `repeats`: a trial is `repeats` x `folds` trainings in a row, each on a fold of the training and selection
     rows, and the metric is over all rows scored so far; null: one training on the splits as they are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -207,14 +208,30 @@ class ObjectiveLike(Protocol):
         """
         ...
 
+    def for_classes(self, counts: Sequence[int]) -> ObjectiveLike:
+        """Itself for training rows of which `counts` are of each class, in the order of the label map."""
+        ...
+
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss: ...
 
 
-class TrainableLike(Protocol):
-    """Which parameters may move. A member of `output_side/trainable/`; called once before training."""
+@dataclass(frozen=True)
+class Move:
+    """How a parameter moves: at `rate` times the learning rate of the step, from optimiser step `since` on."""
 
-    def __call__(self, model: nn.Module) -> None:
-        """Set `requires_grad` of every parameter."""
+    rate: float = 1.0
+    since: int = 0
+
+
+class TrainableLike(Protocol):
+    """Which parameters move, and how. A member of `output_side/trainable/`; entered for the time of a training."""
+
+    def __call__(self, model: nn.Module) -> AbstractContextManager[Mapping[str, Move]]:
+        """While inside, exactly the parameters that the mapping names require a gradient. Afterwards the model has its
+        own modules and parameters again, trained: whatever was put in is merged into them.
+
+        What is drawn at random comes from torch's global generator, which is seeded alike on all workers.
+        """
         ...
 
 

@@ -82,7 +82,7 @@ def check(side: InputSide, language: str) -> None:
 
 def augments(side: InputSide) -> bool:
     """Whether training shows changed copies of rows beside, or instead of, the rows as they are."""
-    return bool(side.augment.n_aug and side.augment.policy)
+    return bool((side.augment.n_aug or side.augment.balance) and side.augment.policy)
 
 
 def _integers(views: pa.Table, name: str) -> npt.NDArray[np.int64]:

@@ -135,6 +135,10 @@ def apply(source: Source, experiment: Experiment, out: Path) -> Iterator[Done]:
         raise UserError("n_aug is 0 and keep_original is false: there is nothing to write")
     if out.suffix not in _WRITERS:
         raise UserError(f"{out}: unknown kind of file {out.suffix!r}; known: {', '.join(_WRITERS)}")
+    if augment.balance:
+        raise UserError(
+            "augment.balance asks how large each class is, and a file is read in parts: give --copies instead"
+        )
     counted = statistics(source, experiment)
     rejected_file = out.with_name(f"{out.name}.rejected.jsonl")
     done = Done(rejected_file=rejected_file)

@@ -86,7 +86,7 @@ def of_copies(train: pa.Table, experiment: Experiment, statistics: policy.Statis
     count = min(MOST, max(LEAST, optim.steps * optim.batch_size // SHARE))
     rows = train.take(pa.array(seeding.permutation(train.num_rows, experiment.seed, "effects")[:count]))
     ids = rows["id"].to_numpy().astype(np.int64)
-    copies = 1 + below(keys(experiment.seed, "effects", ids), side.augment.n_aug)
+    copies = 1 + below(keys(experiment.seed, "effects", ids), max(1, side.augment.n_aug))
 
     def texts(copy: npt.NDArray[np.int64]) -> list[str]:
         views = rows.append_column("epoch", pa.array(np.zeros(len(ids), np.int32)))

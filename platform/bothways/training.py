@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from bothways.config import Optim, OutputSide, Term
 from bothways.contracts import Batch, Collective, ObjectiveLike, Outputs, TaskLike
 from bothways.joint import Weigher
 from bothways.optimizer import Optimizer
-from bothways.output_side.trainable import encoder, layers
+from bothways.output_side.trainable import body, layers
 
 State = Mapping[str, Any]
 Own = dict[ObjectiveLike, nn.Module]
@@ -123,7 +123,7 @@ def own_modules(module: nn.Module, terms: Sequence[Term], seed: int) -> Own:
 
 def last_shared(module: nn.Module) -> Tensor:
     """The last weight matrix of the body that moves, which all objectives go through; if none does, the head's."""
-    found = [value for value in encoder(module).parameters() if value.dim() == 2 and value.requires_grad]
+    found = [value for value in body(module).parameters() if value.dim() == 2 and value.requires_grad]
     return found[-1] if found else last_linear(module).weight
 
 
@@ -241,75 +241,76 @@ def train(
 
     `batches(start)`: this worker's share of each step's batch from step `start` on, all of the same number of rows.
     `selection`: this worker's share of the selection rows. `state`: of an earlier `Progress`, to go on from.
-    With `optim.patience` the module has the best reported weights when the generator ends or is closed, else the last.
+    When the generator ends or is closed, the module has the best reported weights with `optim.patience`, else the last;
+    they are averaged ones with `optim.average`, and the module's parameters are its own again.
 
     Dropout of a step depends on (seed, step, rank) only: there is no random state to carry over a restart.
     Raises `Diverged`.
     """
-    output.trainable(module)
-    own = own_modules(module, output.terms, seed)
-    stated = [term.weight for term in output.terms]
-    terms = Terms(output.terms, output.weighting.weigher(stated, last_shared(module), collective))
-    optimiser = Optimizer(module, optim, collective, (*own.values(), terms.weigher.own))
-    step, stale, tokens, best = 0, 0, 0.0, None
-    if state is not None:
-        optimiser.resume(state["weights"], state["moments"])
-        step, stale, tokens, best = state["step"], state["stale"], state["tokens"], state["best"]
+    with ExitStack() as stack:
+        torch.manual_seed(seeding.integer(seed, "trainable"))  # the same on every worker
+        moves = stack.enter_context(output.trainable(module))
+        own = own_modules(module, output.terms, seed)
+        stated = [term.weight for term in output.terms]
+        terms = Terms(output.terms, output.weighting.weigher(stated, last_shared(module), collective))
+        optimiser = Optimizer(module, optim, collective, moves, (*own.values(), terms.weigher.own))
+        stack.enter_context(optimiser.in_place())
+        step, stale, tokens, best = 0, 0, 0.0, None
+        if state is not None:
+            optimiser.resume(state["weights"], state["moments"])
+            step, stale, tokens, best = state["step"], state["stale"], state["tokens"], state["best"]
 
-    def snapshot() -> State:
-        return {
-            **{"step": step, "stale": stale, "tokens": tokens, "best": best},
-            **{"weights": optimiser.weights(), "moments": optimiser.moments()},
-        }
+        def snapshot() -> State:
+            return {
+                **{"step": step, "stale": stale, "tokens": tokens, "best": best},
+                **{"weights": optimiser.weights(), "moments": optimiser.moments()},
+            }
 
-    with optimiser.in_place():
+        stack.callback(lambda: optimiser.finish(best["weights"] if best else None))
         forward = ModelForward(module, collective.wrap(module), optim.precision, own)
         tally, since = _Tally(), step
         module.train()
         forward.wrapped.train()
-        try:
-            for batch in batches(step) if _goes_on(optim, step, stale) else ():
-                began = time.perf_counter()
-                torch.manual_seed(seeding.integer(seed, "dropout", step, collective.rank))
-                batch = replace(batch, progress=step / optim.steps)
-                _step_gradients(forward, batch, terms, task, optim.accumulate, tally)
-                terms.weigher.settle()
-                if not math.isfinite(optimiser.step(step)):  # the same on every worker, so that all of them stop here
-                    raise Diverged(f"the gradient is not finite at step {step + 1} (learning rate {optim.lr:g})")
-                step += 1
-                tally.seconds += time.perf_counter() - began
-                if step % optim.evaluate_every and step < optim.steps:
-                    continue
+        for batch in batches(step) if _goes_on(optim, step, stale) else ():
+            began = time.perf_counter()
+            torch.manual_seed(seeding.integer(seed, "dropout", step, collective.rank))
+            batch = replace(batch, progress=step / optim.steps)
+            _step_gradients(forward, batch, terms, task, optim.accumulate, tally)
+            terms.weigher.settle()
+            if not math.isfinite(optimiser.step(step)):  # the same on every worker, so that all of them stop here
+                raise Diverged(f"the gradient is not finite at step {step + 1} (learning rate {optim.lr:g})")
+            step += 1
+            tally.seconds += time.perf_counter() - began
+            if step % optim.evaluate_every and step < optim.steps:
+                continue
 
-                found = tally.total(collective)
-                began = time.perf_counter()
+            found = tally.total(collective)
+            began = time.perf_counter()
+            with optimiser.averaged():
                 sums = evaluate(forward, task, selection, collective)
-                evaluated = time.perf_counter() - began
-                scored = task.metrics(sums)
-                read = found.pop("tokens")
-                tokens += read
-                per_step = collective.world * (step - since)
-                metrics = {
-                    **{f"train/{name}": value / per_step for name, value in found.items()},
-                    **{f"selection/{name}": value for name, value in scored.items()},
-                    **{f"train/{name}/weight": weight for name, weight in terms.weights().items()},
-                    **{"cost/steps": float(step), "cost/passes": step * terms.cost(), "cost/tokens": tokens},
-                    **{"time/tokens_per_s": read / tally.seconds, "time/evaluation_s": evaluated},
-                }
-                if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
-                    raise Diverged(f"{wrong[0]} is not finite at step {step} (learning rate {optim.lr:g})")
-                if optim.patience is not None:
-                    here = score(task, scored)
-                    stale += 1
-                    if best is None or here > tuple(best["score"]):
-                        stale, best = 0, {"score": list(here), "weights": optimiser.weights()}
-                tally, since = _Tally(), step
-                yield Progress(step=step, metrics=metrics, sums=sums, state=snapshot)
-                if not _goes_on(optim, step, stale):
-                    break
-        finally:
-            if best is not None:
-                optimiser.restore(best["weights"])
+            evaluated = time.perf_counter() - began
+            scored = task.metrics(sums)
+            read = found.pop("tokens")
+            tokens += read
+            per_step = collective.world * (step - since)
+            metrics = {
+                **{f"train/{name}": value / per_step for name, value in found.items()},
+                **{f"selection/{name}": value for name, value in scored.items()},
+                **{f"train/{name}/weight": weight for name, weight in terms.weights().items()},
+                **{"cost/steps": float(step), "cost/passes": step * terms.cost(), "cost/tokens": tokens},
+                **{"time/tokens_per_s": read / tally.seconds, "time/evaluation_s": evaluated},
+            }
+            if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
+                raise Diverged(f"{wrong[0]} is not finite at step {step} (learning rate {optim.lr:g})")
+            if optim.patience is not None:
+                here = score(task, scored)
+                stale += 1
+                if best is None or here > tuple(best["score"]):
+                    stale, best = 0, {"score": list(here), "weights": optimiser.result()}
+            tally, since = _Tally(), step
+            yield Progress(step=step, metrics=metrics, sums=sums, state=snapshot)
+            if not _goes_on(optim, step, stale):
+                break
 
 
 def _goes_on(optim: Optim, step: int, stale: int) -> bool:

@@ -33,7 +33,7 @@ from bothways import (
     tokenization,
     training,
 )
-from bothways.config import Experiment, InputSide
+from bothways.config import Experiment, InputSide, OutputSide
 from bothways.contracts import Batch, Collective, Execute
 from bothways.errors import UserError
 from bothways.results import Report
@@ -176,7 +176,7 @@ class Trial:
         progresses = training.train(
             self._bundle.module,
             task=experiment.task,
-            output=experiment.output,
+            output=self._output_side(),
             optim=experiment.optim,
             seed=experiment.seed,
             batches=self._batches,
@@ -215,6 +215,8 @@ class Trial:
             batch_size=optim.batch_size,
             steps=optim.steps,
             seed=experiment.seed,
+            classes=self._classes(),
+            balanced=optim.sampling == "balanced",
         )
         beside = experiment.output.beside
         pools = [(kind, *self._pool(kind.source)) for kind in beside]
@@ -227,6 +229,22 @@ class Trial:
             batch = batching.collate_step(step, self._bundle.pad_id, beside).to(self._workspace.device)
             self._started = self._started or time.monotonic()
             yield self._taught(batch)
+
+    def _classes(self) -> batching.I64 | None:
+        """The class of every training row; None where rows have other labels than one class each."""
+        labels = self._dataset.train["label"]
+        if pa.types.is_integer(labels.type):
+            return np.asarray(labels.to_numpy(), np.int64)
+        if self.experiment.optim.sampling == "balanced" or self.experiment.input.augment.balance:
+            raise UserError("balanced sampling and augmentation need rows of one class each")
+        return None
+
+    def _output_side(self) -> OutputSide:
+        """The output side for the training rows as they are."""
+        classes = self._classes()
+        if classes is None:
+            return self.experiment.output
+        return self.experiment.output.for_classes(np.bincount(classes, minlength=len(self._dataset.labels)).tolist())
 
     def _pool(self, source: str) -> tuple[int, batching.I64]:
         """Where the rows of a `Beside.source` begin among those of training, and the tokens of each."""

@@ -36,9 +36,19 @@ ARMS: dict[str, dict[str, Any]] = {
             "objectives": [
                 {"name": "adversarial", "method": "freelb", "steps": 3, "lr": 0.3, "max_norm": 0.5},
                 {"name": "focal", "weight": 0.5},
-            ]
+            ],
+            "weighting": {"name": "gradnorm"},
         },
         "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2},
+    },
+    "adapters": {"output": {"trainable": {"name": "lora", "r": 2}}, "optim": {"steps": 6, "evaluate_every": 3}},
+    "thawing": {
+        "output": {"trainable": {"name": "gradual_unfreezing", "every": 1, "factor": 0.8}},
+        "optim": {"steps": 6, "evaluate_every": 3, "average": "ema", "patience": 3, "accumulate": 2},
+    },
+    "layers": {
+        "output": {"trainable": {"name": "layerwise_lr_decay", "factor": 0.7}},
+        "optim": {"steps": 6, "evaluate_every": 3, "algorithm": "sgd", "schedule": "inverse_sqrt"},
     },
     "frozen": {"output": {"trainable": {"name": "last_n", "n": 1}}, "optim": {"steps": 6, "evaluate_every": 3}},
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from bothways.contracts import Batch, Beside, Forward, Loss, TaskLike, Teacher
 from bothways.errors import UserError
 from bothways.registry import Component
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor, nn
 
 PLAIN = (1, 1)
@@ -32,6 +34,9 @@ class Objective(Component):
 
     def modules(self, width: int, classes: int) -> nn.Module | None:
         return None
+
+    def for_classes(self, counts: Sequence[int]) -> Self:
+        return self
 
 
 def supervised(task: TaskLike, logits: Tensor, batch: Batch) -> Loss:
