@@ -213,8 +213,9 @@ def report(bench: Bench, seeds: int) -> None:
     paid = {arm: round(steps * (forward + 2 * backward) / 3) for arm, (forward, backward) in passes.items()}
     costs = {arm: bench.cost(arm) for arm in (CONTROL, *ARMS)}
     found: dict[tuple[str, int], list[list[bool]]] = {}
+    planned = {(CONTROL, steps), *((arm, steps) for arm in ARMS), *((CONTROL, paid[arm]) for arm in ARMS)}
     for seed in range(seeds):
-        for arm, budget in sorted({(CONTROL, steps), *((a, steps) for a in ARMS), *((CONTROL, paid[a]) for a in ARMS)}):
+        for arm, budget in sorted(planned, key=lambda one: (paid[one[0]] * one[1], one)):  # the cheap ones first
             found.setdefault((arm, budget), []).append(bench.hits(bench.of(arm, seed, budget)))
     hits = {key: np.array(value) for key, value in found.items()}
     for arm in (CONTROL, *ARMS):
