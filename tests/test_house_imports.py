@@ -18,7 +18,8 @@ PACKAGE = ROOT / "platform" / "bothways"
 LAYERS: tuple[tuple[str, ...], ...] = (
     # words: the standard library, numpy, pydantic, yaml
     (
-        *("errors", "lazy", "seeding", "registry", "optim", "config", "contracts", "results"),
+        *("errors", "lazy", "seeding", "registry", "config", "contracts", "results"),
+        *("strict", "optim", "goals", "search_config"),
         *("complaints", "knobs", "shape", "spaces", "yaml_io"),
     ),
     # tools
@@ -32,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "policy_file",
         "policy_apply",
         "text_effects",
+        "text_judges",
         "data",
         "tokenization",
         "batching",

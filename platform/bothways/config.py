@@ -10,23 +10,20 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from bothways.contracts import Beside
 from bothways.errors import UserError, did_you_mean
-from bothways.optim import Count, Probability
+from bothways.goals import Goals, check, measures, objectives
 from bothways.optim import Optim as Optim
 from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, WEIGHTINGS, Component, Registry
+from bothways.search_config import Search as Search
+from bothways.strict import Config as Config
+from bothways.strict import Count, Probability
 
 Language = Literal["en", "zh"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Column = str | Annotated[int, Field(ge=0)]
-
-
-class Config(BaseModel):
-    """Frozen, refuses unknown keys and non-finite numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 if TYPE_CHECKING:
@@ -213,11 +210,17 @@ class Augment(Config):
 
 
 class Protect(Config):
-    """Words no augmentation may touch: negators, numbers, and any listed `words`."""
+    """Words no augmentation may touch: negators, numbers, and any listed `words`.
+
+    `label_words`: share of the running words of the training rows that is protected because it carries the label: the
+    words that stand with one label rather than with others (log-odds, Monroe et al. 2008), those that say most first.
+    In Chinese they are of `segmentation`. Reconstruction, which also applies where there are no labels, is not bound.
+    """
 
     negators: bool = True
     numbers: bool = True
     words: tuple[str, ...] = ()
+    label_words: Probability = 0.0
 
 
 class InputSide(Config):
@@ -245,8 +248,8 @@ class OutputSide(Config):
     which parameters may move (`trainable`)."""
 
     objectives: Annotated[tuple[_Term, ...], Field(validate_default=True)] = ({"name": "cross_entropy"},)  # type: ignore[assignment]
-    weighting: Annotated[Weighting, Field(validate_default=True)] = {"name": "weighted_sum"}
-    trainable: Annotated[Trainable, Field(validate_default=True)] = {"name": "full"}
+    weighting: Annotated[Weighting, Field(validate_default=True)] = {"name": "weighted_sum"}  # noqa: RUF012
+    trainable: Annotated[Trainable, Field(validate_default=True)] = {"name": "full"}  # noqa: RUF012 (pydantic copies it)
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -279,7 +282,7 @@ class Experiment(Config):
     """
 
     seed: int = 0
-    task: Annotated[Task, Field(validate_default=True)] = {"name": "classification"}
+    task: Annotated[Task, Field(validate_default=True)] = {"name": "classification"}  # noqa: RUF012 (pydantic copies it)
     data: Data
     model: Model = Model()
     input: InputSide = InputSide()
@@ -325,38 +328,6 @@ class Run(Config):
         return 1 if self.execution == "cold" else self.renew_after
 
 
-class Search(Config):
-    """How experiments are proposed. `space`: a space file, relative to the pipeline file that names it.
-
-    `metric`: of the selection rows, at a trial's last report; whether more or less is better is the task's to say.
-    Where classes are of unequal size, `macro_f1` counts each of them alike.
-
-    `folds`, `repeats`: a trial is `repeats` x `folds` trainings in a row, each on a fold of the training and selection
-    rows, and the metric is over all rows scored so far; null: one training on the splits as they are.
-
-    `screen`: so many input sides of the space are judged by forward passes of two control models before the search, and
-    the best begin it (0: none).
-    ASHA: a trial may be stopped at the rungs `grace_steps` x `reduction_factor`^k of optimiser steps, at the first
-    report (`optim.evaluate_every`) at or after each. `grace_steps`: null is a quarter of a trial's steps.
-    `finalists`: the best so many finished trials and the control are trained again with `finalist_seeds` fresh seeds
-    each, and the best mean on the selection rows wins (0 seeds: the search's own scores decide).
-    `confirm_seeds`: fresh seeds with which control and winner are both trained again and scored on the test rows.
-    """
-
-    space: str
-    metric: str = "accuracy"
-    trials: Count = 16
-    seed: int = 0
-    folds: Annotated[int, Field(ge=2)] | None = None
-    repeats: Count = 1
-    screen: Annotated[int, Field(ge=0)] = 0
-    grace_steps: Count | None = None
-    reduction_factor: Annotated[int, Field(ge=2)] = 4
-    finalists: Count = 2
-    finalist_seeds: Annotated[int, Field(ge=0)] = 2
-    confirm_seeds: Count = 3
-
-
 class Pipeline(Config):
     """One file of `pipelines/`: what is run."""
 
@@ -367,11 +338,29 @@ class Pipeline(Config):
     run: Run = Run()
 
     @model_validator(mode="after")
-    def _metric_exists(self) -> Pipeline:
+    def _metrics_exist(self) -> Pipeline:
         known = self.experiment.task.directions
         if self.search and self.search.metric not in known:
             raise UserError(f"search.metric {self.search.metric!r}: {did_you_mean(self.search.metric, known)}")
+        names = self.goals().names if self.search else ()
+        asked = [name for name in names if name.startswith("text/perplexity")]
+        if asked and self.search and not self.search.perplexity:
+            raise UserError(f"{asked[0]} needs a language model: set search.perplexity, to asset:smollm2-135m for one")
         return self
+
+    def goals(self) -> Goals:
+        """What the search is after. Raises `UserError` for a metric that no report has."""
+        assert self.search is not None
+        directions = self.experiment.task.directions
+        known, metric = measures(directions), f"selection/{self.search.metric}"
+        for name in self.search.constraints:
+            check(name, "search.constraints", known)
+        return Goals(
+            metric=metric,
+            mode=directions[self.search.metric],
+            also=objectives(self.search.also, metric, known),
+            bounds=self.search.constraints,
+        )
 
     @model_validator(mode="after")
     def _folds_once(self) -> Pipeline:

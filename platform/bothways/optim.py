@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Count = Annotated[int, Field(ge=1)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+from bothways.strict import Config, Count, Probability
 
 
-class Optim(BaseModel):
+class Optim(Config):
     """`algorithm`: torch's of that name, weight decay decoupled from the gradient where it has the choice. Budgets are
     optimiser steps; `batch_size` is rows per step over all workers. `lr` of adafactor is relative to the size of a
     weight: some 1e-2 instead of 1e-4.
@@ -24,8 +23,6 @@ class Optim(BaseModel):
     `evaluate_every`: steps between reports on the selection rows. `patience`: reports without a better selection
     metric before stopping (the best weights are restored); null trains to the end and keeps the last weights.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: Count = 200
     batch_size: Count = 16

@@ -88,7 +88,12 @@ def statistics(source: Source, experiment: Experiment) -> policy.Statistics | No
     first = next(source.blocks(COUNTED), None)
     if first is None:
         return None
-    return policy.statistics(first.table, experiment.data.language, experiment.input.segmentation)
+    side, table = experiment.input, first.table
+    if side.protect.label_words and first.labels is not None:
+        classes = np.unique([str(label) for label in first.labels], return_inverse=True)[1]
+        table = table.append_column("label", pa.array(classes.astype(np.int64)))
+    label_words = side.protect.label_words > 0
+    return policy.statistics(table, experiment.data.language, side.segmentation, label_words=label_words)
 
 
 def views(rows: pa.Table, experiment: Experiment, progress: float | None = None) -> pa.Table:

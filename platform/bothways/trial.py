@@ -104,8 +104,9 @@ class Trial:
     """A trial of `experiment` on `dataset` by the workers of `collective`; every one of them makes this same object.
 
     `directory`: this trial's own; holds its checkpoints and its saved model. A trial that finds a checkpoint there goes
-    on from it. `notes`: one line for everything its user should know. `history`: all reports, also those made before a
-    restart. `sums`: the task's over the selection rows at the last of them, None before the first.
+    on from it. `asked`: what its first report is to say of its copies. `notes`: one line for everything its user should
+    know. `history`: all reports, also those made before a restart. `sums`: the task's over the selection rows at the
+    last of them, None before the first.
 
     Raises `UserError`, when the directory holds another experiment's checkpoint too.
     """
@@ -119,6 +120,7 @@ class Trial:
         execute: Execute,
         workspace: Workspace,
         directory: Path,
+        asked: text_effects.Asked | None = None,
     ) -> None:
         self._created = time.monotonic()
         self._started = 0.0
@@ -131,6 +133,7 @@ class Trial:
         self._execute = execute
         self._workspace = workspace
         self._directory = directory
+        self._asked = asked
         self._stored: dict[str, torch.Tensor] | None = None
         self._progress: training.Progress | None = None
         policy.check(experiment.input, experiment.data.language)
@@ -260,16 +263,16 @@ class Trial:
 
     def _effects(self) -> dict[str, float]:
         statistics = self._encode(self._training_side()).statistics
-        return text_effects.of_copies(self._dataset.train, self.experiment, statistics)
+        return text_effects.of_copies(self._dataset.train, self.experiment, statistics, self._asked)
 
     def _encode(self, side: InputSide | None) -> batching.Encode:
         experiment = self.experiment
         statistics = None
         if side is not None and side.augment.policy:
-            language = experiment.data.language
+            language, label_words = experiment.data.language, side.protect.label_words > 0
             statistics = self._workspace.remember(
-                ("statistics", self._dataset.digest, language, side.segmentation),
-                lambda: policy.statistics(self._dataset.train, language, side.segmentation),
+                ("statistics", self._dataset.digest, language, side.segmentation, label_words),
+                lambda: policy.statistics(self._dataset.train, language, side.segmentation, label_words=label_words),
             )
         return batching.Encode(
             tokenizer_path=self._bundle.path,
