@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # words: the standard library, numpy, pydantic, yaml
     (
         *("errors", "lazy", "seeding", "registry", "config", "contracts", "results"),
-        *("strict", "optim", "goals", "search_config"),
+        *("strict", "optim", "goals", "search_config", "data_config"),
         *("complaints", "knobs", "shape", "spaces", "yaml_io"),
     ),
     # tools
@@ -36,6 +36,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "text_judges",
         "data",
         "tokenization",
+        "planning",
+        "mixing",
         "batching",
         "fast_encoder",
         "models",

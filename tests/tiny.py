@@ -123,15 +123,16 @@ def without_labels(table: pa.Table) -> pa.Table:
     return table.set_column(table.column_names.index("label"), "label", pa.nulls(len(table), pa.int64()))
 
 
-def dataset(train: int = 40, paired: bool = False) -> Dataset:
-    """Three splits without a row in common."""
+def dataset(train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: int = 0) -> Dataset:
+    """Three splits without a row in common, text without labels, and rows of another source."""
     return Dataset(
         train=rows(train, seed=1, paired=paired),
         selection=rows(30, seed=2, first_id=10_000, paired=paired),
         test=rows(25, seed=3, first_id=20_000, paired=paired),
-        unlabelled=without_labels(rows(30, seed=4, first_id=30_000, paired=paired)),
+        unlabelled=without_labels(rows(unlabelled, seed=4, first_id=30_000, paired=paired)),
         labels=LABELS,
-        digest=f"tiny-{train}-{paired}",
+        mixed=(rows(mixed, seed=5, first_id=40_000, paired=paired),) if mixed else (),
+        digest=f"tiny-{train}-{paired}-{unlabelled}-{mixed}",
         notes=(),
     )
 

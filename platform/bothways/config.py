@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from bothways.contracts import Beside
+from bothways.data_config import Fold as Fold
+from bothways.data_config import Mixed, SampleMixing, refuse_impossible
 from bothways.errors import UserError, did_you_mean
 from bothways.goals import Goals, check, measures, objectives
 from bothways.optim import Optim as Optim
@@ -138,23 +140,6 @@ class Splits(Config):
         raise ValueError(f"is {size}: a split is a count of rows (1 or more) or a share (between 0 and 1)")
 
 
-class Fold(Config):
-    """One fold of a cross-validation: of `of` equal parts of the training and selection rows together, stratified and
-    drawn by `split_seed`, part `number` (from 0) takes the place of the selection rows and the others train. The test
-    rows are those that they are without it. `repeat`: another division into as many parts.
-    """
-
-    of: Annotated[int, Field(ge=2)]
-    number: Annotated[int, Field(ge=0)] = 0
-    repeat: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _is_one_of_them(self) -> Fold:
-        if self.number >= self.of:
-            raise ValueError(f"number {self.number} is not one of {self.of} parts: they are counted from 0")
-        return self
-
-
 class Data(Config):
     """Where labelled text comes from and how it is divided.
 
@@ -166,6 +151,9 @@ class Data(Config):
     `dedup`: what to do with texts found in more than one split or twice in one. `max_bad_rows`: more unusable rows
     than this (count, or share below 1) in one source is an error; fewer go to a quarantine file with their reasons.
     `fold`: train on one fold of a cross-validation; null: on the splits as they are.
+    `unlabelled_source`: text of the domain that the model is to serve; its labels are not read. It takes the place of
+    the rows that no split uses. `mix`: labelled rows of other domains, for `input.sample_mixing`. Neither ever has a
+    text of a split.
     """
 
     source: str
@@ -180,6 +168,8 @@ class Data(Config):
     fold: Fold | None = None
     dedup: Literal["drop", "error", "keep"] = "drop"
     max_bad_rows: Annotated[int | float, Field(ge=0)] = 0.01
+    unlabelled_source: str | None = None
+    mix: tuple[Mixed, ...] = ()
 
 
 class Model(Config):
@@ -227,12 +217,14 @@ class InputSide(Config):
     """What the model reads. `reconstruct` also applies at evaluation and serving; `augment` never does.
 
     `segmentation`: the unit of Chinese, its characters or words found by jieba (the extra `bothways[zh]`).
+    `sample_mixing`: training rows of other domains.
     """
 
     reconstruct: tuple[Transform, ...] = ()
     augment: Augment = Augment()
     protect: Protect = Protect()
     segmentation: Literal["character", "word"] = "character"
+    sample_mixing: SampleMixing = SampleMixing()
 
     @field_validator("reconstruct")
     @classmethod
@@ -288,6 +280,11 @@ class Experiment(Config):
     input: InputSide = InputSide()
     output: OutputSide = Field(default_factory=OutputSide)
     optim: Optim = Optim()
+
+    @model_validator(mode="after")
+    def _has_what_it_mixes(self) -> Experiment:
+        refuse_impossible(self.input.sample_mixing, self.data.mix, self.optim.batch_size)
+        return self
 
     def spec(self) -> dict[str, Any]:
         """Plain data that builds this experiment again."""

@@ -135,6 +135,17 @@ class Forward(Protocol):
         """What `objective.modules` has made for this training."""
         ...
 
+    def head(self, features: Tensor, *, frozen: bool = False) -> Tensor:
+        """Logits that the model's last linear layer makes of features (N, H), none of its own perhaps. `frozen`: no
+        gradient reaches the layer, only the features."""
+        ...
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows (N, …) of all workers, in the order in which one worker would have them all; for statistics of the
+        whole batch. Every worker has to call it. Gradients flow to its own rows, so that their mean over the workers
+        is the gradient of one worker with all rows."""
+        ...
+
     def embed(self, batch: Batch) -> Tensor:
         """The input embeddings (N, T, H) of the batch's tokens."""
         ...
@@ -186,7 +197,8 @@ class Loss:
 class ObjectiveLike(Protocol):
     """What the model has to learn. A member of `output_side/objectives/`; called once per backward pass.
 
-    The total is a mean over the batch's rows, so that slices of a batch add up to it.
+    The total is a mean over the batch's rows, so that slices of a batch add up to it; or, with `Forward.gather`, it
+    has a statistic of the whole batch: each slice has its own then (`optim.accumulate`), but workers share one.
     `passes`: what a call costs in passes of plain cross-entropy over the same rows, (forward, backward).
     `beside`: the rows that it reads beside the batch's; None: none.
     `taught_by`: the saved models whose predictions it needs.
@@ -255,7 +267,7 @@ Encode = Callable[["pa.Table"], "pa.Table"]
 
 
 class Views(Protocol):
-    """Views that need not be in memory all at once; picklable. A table is one, `batching.PlannedViews` another."""
+    """Views that need not be in memory all at once; picklable. A table is one, `planning.PlannedViews` another."""
 
     @property
     def num_rows(self) -> int: ...

@@ -51,7 +51,7 @@ def statistics(
 def read(views: pa.Table, *, side: InputSide, language: Language, seed: int, statistics: Statistics | None) -> pa.Table:
     """The views with `text` and `pair` as the model shall read them; same rows, order and other columns.
 
-    `views`: columns id, text, pair, label, epoch, copy, and progress (see `batching.Plan`) where they are part of a
+    `views`: columns id, text, pair, label, epoch, copy, and progress (see `planning.Plan`) where they are part of a
     training; elsewhere schedules are constant. Copy 0 is the original and is reconstructed only; so is everything in
     epoch -1 (evaluation). A row's result depends on (seed, epoch, id, copy, column, place in the policy), its text, and
     its progress where an operation has a schedule.

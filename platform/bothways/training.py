@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,14 +49,22 @@ class Progress:
 class ModelForward:
     """`contracts.Forward` over a transformers model: `wrapped` synchronises gradients, `module` is the bare model.
 
-    `own`: what objectives have beside the model.
+    `own`: what objectives have beside the model. `collective`: the workers; None: this one alone.
     """
 
-    def __init__(self, module: nn.Module, wrapped: nn.Module, precision: str, own: Own | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        wrapped: nn.Module,
+        precision: str,
+        own: Own | None = None,
+        collective: Collective | None = None,
+    ) -> None:
         self.module = module
         self.wrapped = wrapped
         self._bf16 = precision == "bf16"
         self._own = own or {}
+        self._collective = collective
 
     def __call__(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
         return self._logits(self.wrapped, batch, embeddings)
@@ -68,6 +77,25 @@ class ModelForward:
 
     def own(self, objective: ObjectiveLike) -> nn.Module:
         return self._own[objective]
+
+    def head(self, features: Tensor, *, frozen: bool = False) -> Tensor:
+        last = last_linear(self.module)
+        weights = {name: value.detach() if frozen else value for name, value in last.named_parameters()}
+        logits: Tensor = torch.func.functional_call(last, weights, features)
+        return logits
+
+    def gather(self, rows: Tensor) -> Tensor:
+        workers = self._collective
+        if workers is None or workers.world == 1:
+            return rows
+        fixed = rows.detach()
+        mine = np.s_[workers.rank :: workers.world]
+        everyone = fixed.new_zeros(len(rows) * workers.world, *rows.shape[1:])
+        everyone[mine] = fixed
+        everyone = workers.sum(everyone)
+        # The workers' gradients are averaged, and each has only its own rows': these count once for each worker.
+        everyone[mine] = fixed + workers.world * (rows - fixed)
+        return everyone
 
     def embed(self, batch: Batch) -> Tensor:
         embedding: nn.Module = self.module.get_input_embeddings()  # type: ignore[operator]
@@ -267,7 +295,7 @@ def train(
             }
 
         stack.callback(lambda: optimiser.finish(best["weights"] if best else None))
-        forward = ModelForward(module, collective.wrap(module), optim.precision, own)
+        forward = ModelForward(module, collective.wrap(module), optim.precision, own, collective)
         tally, since = _Tally(), step
         module.train()
         forward.wrapped.train()

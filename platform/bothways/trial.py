@@ -25,7 +25,9 @@ from bothways import (
     assets,
     batching,
     checkpoints,
+    mixing,
     models,
+    planning,
     policy,
     seeding,
     teachers,
@@ -157,7 +159,7 @@ class Trial:
             return None
 
         def make() -> tokenization.Vocabulary:
-            tables = (dataset.train, dataset.selection, dataset.unlabelled)
+            tables = (dataset.train, dataset.selection, dataset.unlabelled, *dataset.mixed)
             columns = [table[name] for table in tables for name in ("text", "pair")]
             return tokenization.used(tokenization.tokenizer(str(assets.resolve(source))).backend_tokenizer, columns)
 
@@ -211,21 +213,12 @@ class Trial:
     def _batches(self, start: int) -> Iterator[Batch]:
         """This worker's share of every step from `start` on, on the device."""
         experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
-        optim = experiment.optim
-        plan = batching.plan(
-            self._lengths("train"),
-            experiment.input.augment,
-            batch_size=optim.batch_size,
-            steps=optim.steps,
-            seed=experiment.seed,
-            classes=self._classes(),
-            balanced=optim.sampling == "balanced",
-        )
         beside = experiment.output.beside
         pools = [(kind, *self._pool(kind.source)) for kind in beside]
-        plan = batching.with_beside(plan, pools, experiment.seed).share(rank, world)
+        plan = planning.with_beside(self._plan(), pools, experiment.seed).share(rank, world)
         steps, rows = plan.row.shape
-        table = pa.concat_tables([self._dataset.train, self._dataset.unlabelled]) if beside else self._dataset.train
+        splits = ("train", "mixed", "unlabelled") if beside else ("train", "mixed")
+        table = pa.concat_tables([self._rows(split) for split in splits])
         views = plan.steps(start, steps).views(table)
         blocks = self._execute(views, self._encode(self._training_side()))
         for step in batching.regroup(blocks, rows):
@@ -233,7 +226,7 @@ class Trial:
             self._started = self._started or time.monotonic()
             yield self._taught(batch)
 
-    def _classes(self) -> batching.I64 | None:
+    def _classes(self) -> planning.I64 | None:
         """The class of every training row; None where rows have other labels than one class each."""
         labels = self._dataset.train["label"]
         if pa.types.is_integer(labels.type):
@@ -249,11 +242,28 @@ class Trial:
             return self.experiment.output
         return self.experiment.output.for_classes(np.bincount(classes, minlength=len(self._dataset.labels)).tolist())
 
-    def _pool(self, source: str) -> tuple[int, batching.I64]:
+    def _plan(self) -> planning.Plan:
+        """The labelled views of each step."""
+        dataset, experiment = self._dataset, self.experiment
+        key = ("domain odds", dataset.digest, experiment.data.unlabelled_source, experiment.data.language)
+        return mixing.plan(
+            experiment,
+            [table.num_rows for table in dataset.mixed],
+            lengths=self._lengths,
+            classes=self._classes(),
+            odds=lambda: self._workspace.remember(key, lambda: mixing.domain_odds(dataset, experiment.data)),
+        )
+
+    def _rows(self, split: str) -> pa.Table:
+        """The rows of a split; of `mixed`, those of all sources, one after another."""
+        empty = self._dataset.train.slice(0, 0)
+        return pa.concat_tables([empty, *self._dataset.mixed]) if split == "mixed" else getattr(self._dataset, split)
+
+    def _pool(self, source: str) -> tuple[int, planning.I64]:
         """Where the rows of a `Beside.source` begin among those of training, and the tokens of each."""
         if source == "labelled":
             return 0, self._lengths("train")
-        return self._dataset.train.num_rows, self._lengths("unlabelled")
+        return self._dataset.train.num_rows + self._rows("mixed").num_rows, self._lengths("unlabelled")
 
     def _training_side(self) -> InputSide | None:
         """The input side for training rows; None when it would change nothing."""
@@ -285,21 +295,21 @@ class Trial:
             statistics=statistics,
         )
 
-    def _lengths(self, split: str) -> batching.I64:
+    def _lengths(self, split: str) -> planning.I64:
         """Tokens of every original of a split, as it stands in the data: the same for every input side."""
         model = self.experiment.model
         key = ("lengths", split, self._dataset.digest, model.source, model.vocabulary, model.max_length)
-        views = batching.evaluation_views(getattr(self._dataset, split))
+        views = batching.evaluation_views(self._rows(split))
         return self._workspace.remember(key, lambda: batching.lengths(self._encode(None)(views)))
 
     # -- evaluation and the model -----------------------------------------------------------------------------------
 
-    def _evaluation_batches(self, split: str) -> tuple[list[Batch], batching.I64]:
+    def _evaluation_batches(self, split: str) -> tuple[list[Batch], planning.I64]:
         """This worker's rows of a split in batches of like length, and each row's position in the split."""
         experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
         side = batching.evaluation_side(experiment.input)
 
-        def make() -> tuple[list[Batch], batching.I64]:
+        def make() -> tuple[list[Batch], planning.I64]:
             table: pa.Table = getattr(self._dataset, split)
             mine = np.arange(rank, table.num_rows, world)
             views = batching.evaluation_views(table.take(pa.array(mine)))

@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 from transforms import SST2, sentences
 
-from bothways import batching, policy
+from bothways import batching, planning, policy
 from bothways.assets import resolve
 from bothways.config import Augment, InputSide
 
@@ -57,10 +57,10 @@ def two_operations() -> InputSide:
     return InputSide.model_validate({"augment": {"n_aug": 1, "keep_original": False, "policy": [operations]}})
 
 
-def views_of(train: pa.Table, count: int, augment: Augment) -> batching.PlannedViews:
+def views_of(train: pa.Table, count: int, augment: Augment) -> planning.PlannedViews:
     """The views that a trial of `count` rows would show its model, in that order."""
     lengths = np.asarray([len(text) for text in train["text"].to_pylist()], np.int64)
-    return batching.plan(lengths, augment, batch_size=100, steps=count // 100, seed=0).views(train)
+    return planning.plan(lengths, augment, batch_size=100, steps=count // 100, seed=0).views(train)
 
 
 def encoder(side: InputSide | None, train: pa.Table) -> batching.Encode:

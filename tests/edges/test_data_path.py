@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bothways import batching
+from bothways import batching, planning
 from bothways.config import InputSide
 from tests import tiny
 
@@ -21,9 +21,9 @@ SIDE = InputSide.model_validate(
 )
 
 
-def planned(steps: int, rows: int = 50) -> batching.PlannedViews:
+def planned(steps: int, rows: int = 50) -> planning.PlannedViews:
     lengths = np.random.default_rng(0).integers(3, 12, rows)
-    plan = batching.plan(lengths, SIDE.augment, batch_size=16, steps=steps, seed=3)
+    plan = planning.plan(lengths, SIDE.augment, batch_size=16, steps=steps, seed=3)
     return plan.views(tiny.rows(rows, seed=1))
 
 

@@ -32,6 +32,11 @@ ACTIVE: dict[str, list[dict[str, Any]]] = {
     "label_smoothing": [{"epsilon": 0.2}, {"epsilon": 0.2, "augmented_only": True}],
     "rdrop": [{"alpha": 2.0}],
     "consistency": [{"confidence": 0.0}, {"rows": "labelled", "per_row": 2, "annealing": "linear", "confidence": 0.45}],
+    "coral": [{"strength": 0.05}],
+    "mmd": [{"strength": 0.01, "per_row": 2}],
+    "dann": [{"strength": 0.5, "per_row": 2}],
+    "domain_embedding": [{"loss": "dann"}, {"loss": "coral", "strength": 0.05}, {"strength": 0.01, "per_row": 2}],
+    "gan": [{"matching": 0.0}, {"strength": 0.5, "per_row": 2}],
     "adversarial": [
         {"method": "fgm", "lr": 0.3},
         {"method": "pgd", "steps": 3, "lr": 0.2, "init_mag": 0.4, "max_norm": 0.35, "beta": 0.5},
@@ -50,12 +55,18 @@ ACTIVE: dict[str, list[dict[str, Any]]] = {
     ],
 }
 IN_BATCH = {
-    "mixup": "a row is mixed with another one of its batch, drawn by position",
-    "supervised_contrastive": "a row is compared with the others of its batch",
+    "mixup-0": "a row is mixed with another one of its batch, drawn by position",
+    "mixup-1": "a row is mixed with another one of its batch, drawn by position",
+    "supervised_contrastive-0": "a row is compared with the others of its batch",
+    "coral-0": "a covariance of the whole batch",
+    "mmd-0": "a mean over all pairs of the batch",
+    "domain_embedding-1": "its loss is coral",
+    "domain_embedding-2": "its loss is mmd",
+    "gan-1": "it matches the mean features of the batch",
 }
 """Whose loss of a row depends on which rows share its batch: slices do not add up to it."""
 SETTINGS = [pytest.param(name, knobs, id=f"{name}-{i}") for name in NAMES for i, knobs in enumerate(ACTIVE[name])]
-ROW_BY_ROW = [setting for setting in SETTINGS if setting.values[0] not in IN_BATCH]
+ROW_BY_ROW = [setting for setting in SETTINGS if setting.id not in IN_BATCH]
 IN_ANY_ORDER = [setting for setting in SETTINGS if setting.values[0] != "mixup"]
 
 
@@ -117,7 +128,11 @@ def run(objective: Component, module: Any, batch: Batch, seed: int = 0) -> tuple
 def drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random starts are drawn by position: here all rows have the same."""
 
-    def pattern(like: Tensor, *_: Any, **__: Any) -> Tensor:
+    drawn = Tensor.uniform_
+
+    def pattern(like: Tensor, *bounds: Any, **__: Any) -> Tensor:
+        if like.dim() < 3:  # the start of a module's weights
+            return drawn(like, *bounds)
         return torch.sin(torch.arange(like.shape[-1]) * 1.7).expand_as(like).clone()
 
     monkeypatch.setattr(torch, "randn_like", pattern)

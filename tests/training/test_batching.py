@@ -14,9 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bothways.batching import Encode, Plan, collate, evaluation_views, lengths, plan, regroup
+from bothways.batching import Encode, collate, evaluation_views, lengths, regroup
 from bothways.config import Augment
 from bothways.errors import UserError
+from bothways.planning import Order, Plan, plan
 from bothways.tokenization import tokenizer
 from tests import tiny
 
@@ -166,7 +167,7 @@ UNEQUAL = np.array([0] * 40 + [1] * 10 + [2] * 4)
 def of_classes(**how: Any) -> Plan:
     augment = how.pop("augment", Augment())
     counts = np.random.default_rng(3).integers(3, 40, len(UNEQUAL))
-    return plan(counts, augment, batch_size=9, steps=60, seed=how.pop("seed", 1), classes=UNEQUAL, **how)
+    return plan(counts, augment, batch_size=9, steps=60, seed=how.pop("seed", 1), order=Order(classes=UNEQUAL, **how))
 
 
 def test_balanced_sampling_shows_classes_equally_often_and_the_rows_of_one_as_well() -> None:
@@ -202,5 +203,5 @@ def test_balanced_augmentation_gives_rarer_classes_more_copies(n_aug: int, keep:
 
 def test_no_row_gets_more_copies_than_there_may_be() -> None:
     classes = np.array([0] * 500 + [1])
-    found = plan(np.full(501, 9), Augment(balance=True), batch_size=1, steps=565, seed=0, classes=classes)
+    found = plan(np.full(501, 9), Augment(balance=True), batch_size=1, steps=565, seed=0, order=Order(classes=classes))
     assert sorted(copy for _, row, copy in views(found) if row == 500) == list(range(65))

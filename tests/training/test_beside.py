@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bothways import batching
+from bothways import batching, planning
 from bothways.config import Augment, Run
 from bothways.contracts import NO_LABEL, Beside
 from bothways.edges import local
@@ -22,13 +22,13 @@ UNLABELLED, LABELLED = Beside(per_row=2, changed=True), Beside(source="labelled"
 POOLS = [(UNLABELLED, 20, np.arange(5, 18)), (LABELLED, 0, LENGTHS)]
 
 
-def plan(steps: int = 13, seed: int = 1) -> batching.Plan:
-    first = batching.plan(LENGTHS, Augment(n_aug=1), batch_size=4, steps=steps, seed=seed)
-    return batching.with_beside(first, POOLS, seed)
+def plan(steps: int = 13, seed: int = 1) -> planning.Plan:
+    first = planning.plan(LENGTHS, Augment(n_aug=1), batch_size=4, steps=steps, seed=seed)
+    return planning.with_beside(first, POOLS, seed)
 
 
 def test_every_step_has_its_rows_and_then_what_is_beside_them() -> None:
-    whole, first = plan(), batching.plan(LENGTHS, Augment(n_aug=1), batch_size=4, steps=13, seed=1)
+    whole, first = plan(), planning.plan(LENGTHS, Augment(n_aug=1), batch_size=4, steps=13, seed=1)
     assert whole.row.shape == (13, 4 + 2 * 8 + 4)
     assert np.array_equal(whole.row[:, :4], first.row)
     originals, changed, labelled = whole.row[:, 4:12], whole.row[:, 12:20], whole.row[:, 20:]

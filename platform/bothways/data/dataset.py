@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from bothways import config
 from bothways.data.checking import Rows, check, describe_rejected, quarantine, refuse_too_many, usable_texts
+from bothways.data.domains import mixed_rows, target_text
 from bothways.data.duplicates import find, near
 from bothways.data.reading import Columns
 from bothways.data.sources import parts
@@ -30,7 +31,8 @@ class Dataset:
     `train`, `selection`, `test`: columns id int64 (63 bits, from the content), text string, pair string (null for
     single texts), label int64 (a position in `labels`).
     `unlabelled`: the same columns, without labels, of the same domain and never those of a test row: rows of the source
-    of `train` that no split uses, and what the source has without labels. `digest`: SHA-256 over all rows of these.
+    of `train` that no split uses, and what the source has without labels; or those of `data.unlabelled_source`.
+    `mixed`: the rows of each source of `data.mix`. `digest`: SHA-256 over all rows of these.
     `notes`: a line for whatever was rejected, dropped or looks odd.
     """
 
@@ -41,6 +43,7 @@ class Dataset:
     digest: str
     notes: tuple[str, ...]
     unlabelled: pa.Table = field(default_factory=lambda: _texts([], paired=False))
+    mixed: tuple[pa.Table, ...] = ()
 
 
 def load(data: config.Data, quarantine_dir: Path | None = None) -> Dataset:
@@ -63,12 +66,17 @@ def load(data: config.Data, quarantine_dir: Path | None = None) -> Dataset:
         for role, (part, rows) in chosen.items()
     }
     unlabelled = _unlabelled(found["train"], chosen, tables["test"], without_label)
+    if data.unlabelled_source is not None:
+        unlabelled, of_target = target_text(data, tables)
+        notes += of_target
+    mixed, of_mixed = mixed_rows(data, tables, labels) if data.mix else ((), [])
     whole = Dataset(
         **{role: tables[role] for role in ROLES},
         unlabelled=unlabelled,
+        mixed=mixed,
         labels=labels,
-        digest=_digest(tables, unlabelled, labels),
-        notes=(*notes, *duplicates, *unused, *_oddities(tables, labels)),
+        digest=_digest(tables, unlabelled, labels, mixed),
+        notes=(*notes, *of_mixed, *duplicates, *unused, *_oddities(tables, labels)),
     )
     return folded(whole, data.fold, data.split_seed) if data.fold else whole
 
@@ -215,7 +223,9 @@ def _texts(rows: list[tuple[str, str]], *, paired: bool) -> pa.Table:
     return pa.table(columns)
 
 
-def _digest(tables: Mapping[str, pa.Table], unlabelled: pa.Table, labels: tuple[str, ...]) -> str:
+def _digest(
+    tables: Mapping[str, pa.Table], unlabelled: pa.Table, labels: tuple[str, ...], mixed: tuple[pa.Table, ...] = ()
+) -> str:
     """No field holds a NUL, so NULs separate fields and rows without ambiguity."""
     digest = hashlib.sha256("\0".join(labels).encode())
     for role in ROLES:
@@ -224,6 +234,10 @@ def _digest(tables: Mapping[str, pa.Table], unlabelled: pa.Table, labels: tuple[
             digest.update("\0".join(map(str, row)).encode() + b"\0\0")
     for text, pair in zip(*(unlabelled[name].to_pylist() for name in ("text", "pair")), strict=True):
         digest.update(f"{text}\0{pair or ''}\0\0".encode())
+    for number, table in enumerate(mixed):
+        digest.update(f"\0\0mixed {number}".encode())
+        for row in _rows(table):
+            digest.update("\0".join(map(str, row)).encode() + b"\0\0")
     return digest.hexdigest()
 
 

@@ -1,0 +1,111 @@
+"""Data mixing: how many rows of a batch come from other domains, and which (`config.SampleMixing`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bothways import planning, seeding
+from bothways.config import Data, Experiment
+from bothways.data_config import SampleMixing
+from bothways.planning import I64, Order, Plan
+from bothways.seeding import F64
+
+if TYPE_CHECKING:
+    from bothways.data import Dataset
+
+SURE = 1e-3
+"""Odds are as if the classifier gave no domain less than this probability: one row shall not stand for all."""
+_FOLDS = 5
+
+
+def plan(
+    experiment: Experiment,
+    sizes: Sequence[int],
+    *,
+    lengths: Callable[[str], I64],
+    classes: I64 | None,
+    odds: Callable[[], F64],
+) -> Plan:
+    """The labelled views of each step: those of the training rows, then those of other domains.
+
+    `sizes`: rows of each source of `data.mix`; they follow the training rows in the table. `lengths`: of the rows of
+    `train` and `mixed`. `classes`: of the training rows; None where they have none. `odds`: what `domain_odds` gives,
+    asked for when needed.
+    """
+    side, optim = experiment.input, experiment.optim
+    others = rows(side.sample_mixing, optim.batch_size)
+    trained = lengths("train")
+    own = planning.plan(
+        trained,
+        side.augment,
+        batch_size=optim.batch_size - others,
+        steps=optim.steps,
+        seed=experiment.seed,
+        order=Order(classes=classes, balanced=optim.sampling == "balanced"),
+    )
+    if not others:
+        return own
+    judged = odds() if side.sample_mixing.weighting == "domain_classifier" else None
+    second = planning.plan(
+        lengths("mixed"),
+        side.augment.model_copy(update={"balance": False}),
+        batch_size=others,
+        steps=optim.steps,
+        seed=seeding.integer(experiment.seed, "mixed"),
+        order=Order(weights=weights(side.sample_mixing, sizes, judged)),
+    )
+    return planning.joined(own, replace(second, row=second.row + len(trained)))
+
+
+def rows(mixing: SampleMixing, batch_size: int) -> int:
+    """How many of a batch's rows are of other domains."""
+    return min(max(1, round(mixing.weight * batch_size)), batch_size - 1) if mixing.weight else 0
+
+
+def weights(mixing: SampleMixing, sizes: Sequence[int], odds: F64 | None) -> F64 | None:
+    """In proportion to which the rows of sources of `sizes` rows are drawn, (N,); None: all alike.
+
+    `odds` (N,): of every row's being of our own domain, within its source; None: all alike.
+    """
+    if mixing.temperature == 1 and odds is None:
+        return None
+    n = np.array(sizes, np.float64)
+    part = n ** (1 / mixing.temperature)
+    within = np.ones(sum(sizes)) if odds is None else odds
+    source = np.repeat(np.arange(len(sizes)), sizes)
+    return np.asarray(part[source] * within / np.bincount(source, weights=within)[source])
+
+
+def domain_odds(dataset: Dataset, data: Data) -> F64:
+    """The odds that each row of `dataset.mixed` is of our domain, to six digits, (N,): that of the training rows, or of
+    `data.unlabelled_source` if there is one.
+
+    By logistic regression on tf-idf of words (Chinese: characters) and pairs of them; both domains weigh the same, and
+    a row is judged by a classifier that has not learnt from it.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer  # a second to import, and few trainings ask for it
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    ours = dataset.unlabelled if data.unlabelled_source else dataset.train
+    texts = [text for table in (ours, *dataset.mixed) for text in table["text"].to_pylist()]
+    is_ours = np.arange(len(texts)) < ours.num_rows
+    folds = min(_FOLDS, ours.num_rows, len(texts) - ours.num_rows)
+    if folds < 2:
+        return np.ones(len(texts) - ours.num_rows)
+    unit = "char" if data.language == "zh" else "word"
+    features = TfidfVectorizer(analyzer=unit, ngram_range=(1, 2), sublinear_tf=True)
+    judged = cross_val_predict(
+        LogisticRegression(class_weight="balanced", max_iter=1000),
+        features.fit_transform(texts),
+        is_ours,
+        cv=StratifiedKFold(folds),
+        method="predict_proba",
+    )
+    sure = judged[~is_ours, 1].clip(SURE, 1 - SURE)
+    odds: F64 = np.asarray(sure / (1 - sure), np.float64)
+    return np.round(odds, 6)
