@@ -143,3 +143,12 @@ def test_two_workers_train_the_same_model_as_one(arm: str, tmp_path: Path, monke
     assert scored == scored_right
     assert scored.hits == alone_scored.hits
     assert (tmp_path / "two" / "again" / "model" / "weights.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_views_outside_of_the_one_call_are_synchronised_too(tmp_path: Path) -> None:
+    terms = [{"name": "adversarial", "method": "vat", "lr": 1.0}, {"name": "mixup", "layer": 1}]
+    what = tiny.experiment(output={"objectives": terms}, optim={"steps": 4, "evaluate_every": 4})
+    (left, _), (right, _) = workers(2, json.dumps(what.spec()), tmp_path / "two")
+    assert left[0][0] == right[0][0] == left[1][0] == right[1][0]
+    assert left[0][2]["train/adversarial/divergence"] > 0

@@ -8,22 +8,24 @@ x are the embeddings of a row, d a perturbation of them, g the gradient of CE(x 
   gives the gradient for the parameters and the next step at once, so that K steps cost K passes.
 - `smart` (Jiang et al. 2020): L = CE(x) + beta * (KL(p || q) + KL(q || p)), p at x and q at x + d. d starts normal with
   standard deviation init_mag; then `steps` times d <- d + lr * g / ||g||, g now that of KL(p || q), ||.|| the largest
-  entry of a token, to which 1e-6 is added. max_norm is the largest entry of d. The paper pulls d back to 1e-5, whose
-  effect fp32 does not resolve; the authors' code does not pull back, takes one step of 1e-3 and starts it without the
-  noise. We take the code's numbers and the paper's start. The code also keeps the gradient from the first argument of
-  either KL; we follow the paper, which does not.
+  entry of a token, to which 1e-6 is added. max_norm is the largest entry of d. The paper pulls d back to 1e-5, the
+  authors' code not at all; it takes one step of 1e-3 and starts it without the noise. We take the code's numbers, the
+  paper's start and its gradient, which goes through both arguments of either KL; the code keeps it from the first.
 - `vat` (Miyato et al. 2017, 2018): L = CE(x) + beta * KL(p || q), no gradient into p: no label is needed. d starts
   in a random direction; `steps` times d <- the gradient of that KL at init_mag * d / ||d||; x + lr * d / ||d|| is what
   counts. The KL is a mean over the batch's rows and `per_row` unlabelled ones for each of them.
 Norms are L2 per row, over its T_i real tokens and H dimensions, where nothing else is said; padding is never perturbed.
 
-Dropout: freelb, smart and vat keep one mask for all their passes (Zhu et al., section 3.3), so that a divergence shows
-the perturbation and nothing else. In fgm and pgd the passes that find d draw other masks than the one that trains on
-it, and so do its clean and perturbed halves: d is the worst direction for a random sub-network.
+Dropout: freelb and vat keep one mask for all their passes (Zhu et al., section 3.3), so that vat's divergence shows the
+perturbation and nothing else. fgm, pgd and smart draw another mask for each pass (fgm and pgd for the clean and the
+perturbed half of the last one, too): their d is the worst direction for a random sub-network. So does the code of
+smart's authors, and that is what makes it work: noise of 1e-5 alone changes a prediction by less than fp32 resolves.
+Without any dropout smart needs a larger init_mag.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
 OWN_DEFAULTS: dict[str, dict[str, float]] = {
     "freelb": {"steps": 3},
     "smart": {"lr": 1e-3, "init_mag": 1e-5},
-    "vat": {"init_mag": 0.1},
+    "vat": {"lr": 0.5, "init_mag": 0.1},
 }
 """Where a method's default is not the field's."""
 SMART_EPSILON = 1e-6
@@ -65,7 +67,7 @@ SMART_EPSILON = 1e-6
 @OBJECTIVES.register("adversarial")
 class Adversarial(Objective):
     """`steps`: gradient steps that look for the perturbation (freelb: 3). `lr`: length of one, in embedding units
-    (smart: 0.001; vat: length of the perturbation).
+    (smart: 0.001; vat: 0.5, of the perturbation).
 
     `init_mag`: size of the random start (smart: 0.00001; vat: 0.1). `max_norm`: largest perturbation of a row, 0 for no
     limit. `beta`: weight of the perturbed rows' loss, or of the divergence from it. fgm has one step, no `init_mag`, no
@@ -177,8 +179,8 @@ class Adversarial(Objective):
         every = batch.join(*batch.beside[self.beside]) if self.beside else batch
         clean = forward.embed(every)
         real = real_tokens(every, clean)
-        noise = torch.randn_like(clean) * real  # before any pass, so that all of them draw their dropout alike
-        with same_dropout(clean.device):
+        noise = torch.randn_like(clean) * real  # before any pass, so that vat's can draw their dropout alike
+        with self._dropout(clean.device):
             logits = forward(every, clean)
         refuse_unless_classes(f"adversarial.method {self.method}", logits, every)
         log_p = functional.log_softmax(logits, dim=-1)
@@ -187,7 +189,7 @@ class Adversarial(Objective):
             return functional.log_softmax(forward.inner(every, embeddings), dim=-1)
 
         def apart(found: Tensor) -> Tensor:
-            with same_dropout(clean.device):
+            with self._dropout(clean.device):
                 return divergence(log_p.detach(), log_q(clean.detach() + found))
 
         find = self._by_power if self.method == "vat" else self._by_climbing
@@ -200,6 +202,9 @@ class Adversarial(Objective):
             total=hard + self.beta * between.mean(),
             parts={"supervised": hard.detach(), "divergence": between.detach().mean()},
         )
+
+    def _dropout(self, device: torch.device) -> AbstractContextManager[None]:
+        return same_dropout(device) if self.method == "vat" else nullcontext()
 
     def _by_power(self, apart: RowLosses, found: Tensor, real: Tensor) -> Tensor:
         for _ in range(self.steps):

@@ -38,7 +38,7 @@ class Mixup(Objective):
     neutral: ClassVar[Mapping[str, Any]] = {"a": 0.0}
 
     a: Annotated[float, Field(ge=0.0), Range(0.1, 16.0, log=True)] = 0.4
-    layer: Annotated[int, Field(ge=0), Range(0, 5)] = 0
+    layer: Annotated[int, Field(ge=0), Range(0, 2)] = 0
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
         if self.a == 0:
