@@ -37,6 +37,7 @@ def prepare(rows: int, steps: int, seed: int) -> Any:
     from bothways import data, trial
     from bothways.config import Experiment, Run
     from bothways.edges import local
+    from bothways.workspace import Workspace
 
     torch.set_num_threads(os.cpu_count() or 1)
     source: dict[str, Any] = {"source": "asset:rotten_tomatoes"}
