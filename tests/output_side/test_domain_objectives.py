@@ -122,7 +122,7 @@ def mmd(features: F64, middle: float | None = None) -> float:
 def test_a_distance_of_domains_and_its_gradient_are_the_papers(
     name: str, reference: Callable[..., float], by: str
 ) -> None:
-    knobs = {"weight": 3.0} if by == "alone" else {"weight": 3.0, "loss": name}
+    knobs = {"strength": 3.0} if by == "alone" else {"strength": 3.0, "loss": name}
     forward, loss = run(name if by == "alone" else "domain_embedding", **knobs)
     assert float(loss.total.detach()) == pytest.approx(hard(FEATURES) + 3 * reference(FEATURES), rel=1e-9)
     given = (
@@ -136,7 +136,7 @@ def test_a_distance_of_domains_and_its_gradient_are_the_papers(
 
 
 def test_the_discriminator_learns_and_its_gradient_reaches_the_features_reversed() -> None:
-    forward, loss = run("dann", weight=0.5, progress=0.3)
+    forward, loss = run("dann", strength=0.5, progress=0.3)
     first, _, second = forward.made  # type: ignore[union-attr, misc]
     w1, b1, w2, b2 = (p.detach().numpy() for p in (first.weight, first.bias, second.weight, second.bias))
 
@@ -152,7 +152,7 @@ def test_the_discriminator_learns_and_its_gradient_reaches_the_features_reversed
 
 
 def test_nothing_is_reversed_at_the_start() -> None:
-    forward, _ = run("dann", weight=1.0, progress=0.0)
+    forward, _ = run("dann", strength=1.0, progress=0.0)
     np.testing.assert_allclose(forward.features.grad.numpy(), numeric(hard, FEATURES), atol=1e-7)  # type: ignore[union-attr]
 
 
@@ -174,7 +174,7 @@ def leaky(values: F64) -> F64:
 
 
 def test_both_players_of_a_gan_learn_their_own_loss_and_nothing_else() -> None:
-    forward, loss = run("gan", weight=0.5, matching=2.0, noise=4, progress=0.3)
+    forward, loss = run("gan", strength=0.5, matching=2.0, noise=4, progress=0.3)
     z = row_noise(rows(100, M), 4, 0.3).numpy()
     state = {name: value.detach().numpy() for name, value in forward.made.state_dict().items()}  # type: ignore[union-attr]
 

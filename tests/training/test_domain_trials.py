@@ -14,9 +14,9 @@ from tests import tiny
 TWO_DOMAINS = {
     "output": {
         "objectives": [
-            {"name": "dann", "weight": 0.3},
+            {"name": "dann", "strength": 0.3},
             {"name": "gan", "weight": 0.5},
-            {"name": "domain_embedding", "loss": "dann", "weight": 0.2},
+            {"name": "domain_embedding", "loss": "dann", "strength": 0.2},
             {"name": "coral"},
         ],
     },

@@ -34,15 +34,15 @@ ARMS: dict[str, dict[str, Any]] = {
         "output": {
             "objectives": [
                 {"name": "coral"},
-                {"name": "mmd", "per_row": 2},
+                {"name": "mmd", "strength": 0.1, "per_row": 2},
                 {"name": "dann"},
-                {"name": "domain_embedding"},
+                {"name": "domain_embedding", "loss": "dann"},
                 {"name": "gan", "weight": 0.5, "per_row": 2},
             ]
         },
         "data": {"mix": [{"source": "made in the test"}]},
         "input": {"sample_mixing": {"weight": 0.3, "weighting": "domain_classifier"}},
-        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "batch_size": 16},
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "batch_size": 16, "lr": 5e-4},
     },
     "frozen": {"output": {"trainable": {"name": "last_n", "n": 1}}, "optim": {"steps": 6, "evaluate_every": 3}},
 }

@@ -30,18 +30,18 @@ HIDDEN = 100
 class Alignment(Objective):
     """L = CE(source rows) + what `align` gives for the features of both domains; all rows are one call of the model."""
 
-    neutral: ClassVar[Mapping[str, Any]] = {"weight": 0.0}
+    neutral: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
 
-    weight: Annotated[float, Field(ge=0.0), Range(0.1, 10.0, log=True)] = 1.0
+    strength: Annotated[float, Field(ge=0.0), Range(0.1, 10.0, log=True)] = 1.0
     per_row: Annotated[int, Field(ge=1, le=16), Range(1, 4)] = 1
 
     @property
     def passes(self) -> tuple[int, int]:
-        return (1 + self.per_row, 1 + self.per_row) if self.weight else PLAIN
+        return (1 + self.per_row, 1 + self.per_row) if self.strength else PLAIN
 
     @property
     def beside(self) -> Beside | None:
-        return Beside(source="unlabelled", per_row=self.per_row) if self.weight else None
+        return Beside(source="unlabelled", per_row=self.per_row) if self.strength else None
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
         if self.beside is None:

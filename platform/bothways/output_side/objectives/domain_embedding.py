@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @OBJECTIVES.register("domain_embedding")
 class DomainEmbedding(Alignment):
-    """`loss`: what aligns the domains. `weight`: of it, on the scale of `loss`. `per_row`: unlabelled rows for each row
+    """`loss`: what aligns the domains. `strength`: of it, on the scale of `loss`. `per_row`: unlabelled rows for each row
     of the batch.
     """
 
@@ -32,10 +32,10 @@ class DomainEmbedding(Alignment):
     source = "Sun & Saenko 2016; Long et al. 2015; Ganin et al. 2016"
 
     loss: Annotated[Literal["coral", "mmd", "dann"], Choices("coral", "mmd", "dann")] = "mmd"
-    weight: Annotated[float, Field(ge=0.0), Range(0.1, 10.0, log=True)] = 1.0
+    strength: Annotated[float, Field(ge=0.0), Range(0.1, 10.0, log=True)] = 1.0
 
     def modules(self, width: int, classes: int) -> nn.Module | None:
-        if not self.weight:
+        if not self.strength:
             return None
         vector = torch.nn.Embedding(1, width)
         torch.nn.init.zeros_(vector.weight)
@@ -58,6 +58,6 @@ class DomainEmbedding(Alignment):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if self.loss == "dann":
             judge = forward.own(self).get_submodule("domain")
-            return confusion(judge, source, target, self.weight * rising(progress))
+            return confusion(judge, source, target, self.strength * rising(progress))
         apart = statistic(self.loss, forward, source, target)
-        return self.weight * apart, {"distance": apart.detach()}
+        return self.strength * apart, {"distance": apart.detach()}

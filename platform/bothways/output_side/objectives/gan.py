@@ -7,7 +7,7 @@ objective, so that the model stays an ordinary classifier. With p(f) the probabi
 
 L_D = mean -log(1 - p(f)) over the rows of the batch and the unlabelled text beside them + mean -log p(G(z))
 L_G = mean -log(1 - p(G(z))) + matching * ||mean h(f) - mean h(G(z))||²
-L = CE over the k classes + weight * (L_D + L_G)
+L = CE over the k classes + strength * (L_D + L_G)
 
 h is the small network's hidden layer. One backward pass serves both players: in L_D the features G(z) are detached, in
 L_G everything but G is. z is uniform on [-1, 1] and belongs to an unlabelled row and the progress of the training, so
@@ -38,29 +38,29 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 @OBJECTIVES.register("gan")
 class Gan(Objective):
-    """`weight`: of both players' losses. `per_row`: unlabelled rows for each row of the batch. `matching`: weight of
+    """`strength`: of both players' losses. `per_row`: unlabelled rows for each row of the batch. `matching`: weight of
     feature matching in the generator's. `noise`: numbers a feature vector is made of.
     """
 
     term = "generator-discriminator training, semi-supervised GAN"
     source = "Salimans et al. 2016; GAN-BERT, Croce et al. 2020"
-    neutral: ClassVar[Mapping[str, Any]] = {"weight": 0.0}
+    neutral: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
 
-    weight: Annotated[float, Field(ge=0.0), Range(0.05, 2.0, log=True)] = 1.0
+    strength: Annotated[float, Field(ge=0.0), Range(0.05, 2.0, log=True)] = 1.0
     per_row: Annotated[int, Field(ge=1, le=16), Range(1, 4)] = 1
     matching: Annotated[float, Field(ge=0.0), Range(0.1, 10.0, log=True)] = 1.0
     noise: Annotated[int, Field(ge=1, le=1024)] = 100
 
     @property
     def passes(self) -> tuple[int, int]:
-        return (1 + self.per_row, 1 + self.per_row) if self.weight else PLAIN
+        return (1 + self.per_row, 1 + self.per_row) if self.strength else PLAIN
 
     @property
     def beside(self) -> Beside | None:
-        return Beside(source="unlabelled", per_row=self.per_row) if self.weight else None
+        return Beside(source="unlabelled", per_row=self.per_row) if self.strength else None
 
     def modules(self, width: int, classes: int) -> nn.Module | None:
-        if not self.weight:
+        if not self.strength:
             return None
         nn = torch.nn
         makes = nn.Sequential(nn.Linear(self.noise, width), nn.LeakyReLU(0.2), nn.Linear(width, width))
@@ -93,7 +93,7 @@ class Gan(Objective):
         matched = ((means[0] - means[1]) ** 2).sum()
         generator = functional.softplus(-passed).mean() + self.matching * matched
         return Loss(
-            total=hard + self.weight * (discriminator + generator),
+            total=hard + self.strength * (discriminator + generator),
             parts={
                 "supervised": hard.detach(),
                 "discriminator": discriminator.detach(),
