@@ -18,26 +18,29 @@ PACKAGE = ROOT / "platform" / "bothways"
 LAYERS: tuple[tuple[str, ...], ...] = (
     # words: the standard library, numpy, pydantic, yaml
     (
-        *("errors", "lazy", "seeding", "registry", "config", "data_config", "contracts", "results"),
+        *("errors", "lazy", "seeding", "registry", "config", "contracts", "results"),
+        *("strict", "optim", "goals", "search_config", "data_config"),
         *("complaints", "knobs", "shape", "spaces", "yaml_io"),
     ),
     # tools
     ("text", "assets", "metrics"),
     ("lexicons",),
     # families: a member is a file
-    ("tasks", "input_side", "output_side"),
+    ("tasks", "input_side", "output_side", "joint"),
     # pure logic: no Ray, no Optuna, no MLflow
     (
         "policy",
         "policy_file",
         "policy_apply",
         "text_effects",
+        "text_judges",
         "data",
         "tokenization",
         "mixing",
         "batching",
         "fast_encoder",
         "models",
+        "averaging",
         "embedding_rows",
         "word_vectors",
         "optimizer",
@@ -46,7 +49,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "trial",
         "cross_validation",
         "screening",
+        "teachers",
         "predict",
+        "ensembles",
         "analysis",
         "report",
     ),
@@ -128,7 +133,7 @@ def part(module: str) -> str:
 def is_member(module: str) -> bool:
     """True for a file that registers a method: `tasks.x`, `input_side.augment.x`, … and not `_helper`."""
     path = module.split(".")[1:]
-    depth = {"tasks": 2, "input_side": 3, "output_side": 3}.get(path[0] if path else "", 0)
+    depth = {"tasks": 2, "joint": 2, "input_side": 3, "output_side": 3}.get(path[0] if path else "", 0)
     return len(path) == depth and not path[-1].startswith("_")
 
 

@@ -27,6 +27,8 @@ I64 = npt.NDArray[np.int64]
 
 MEGA_BATCH = 32
 """Batches that are sorted by length together: enough for little padding, few enough to keep the order random."""
+MOST_COPIES = 64
+"""Of a row, however rare its class."""
 EVALUATION = -1
 """The epoch of rows that are evaluated or served: reconstruction only, no augmentation."""
 
@@ -109,29 +111,42 @@ def evaluation_side(side: InputSide) -> InputSide | None:
     return side.model_copy(update=plain) if side.reconstruct else None
 
 
-def plan(lengths: I64, augment: Augment, *, batch_size: int, steps: int, seed: int, weights: F64 | None = None) -> Plan:
+def plan(
+    lengths: I64,
+    augment: Augment,
+    *,
+    batch_size: int,
+    steps: int,
+    seed: int,
+    classes: I64 | None = None,
+    balanced: bool = False,
+    weights: F64 | None = None,
+) -> Plan:
     """The order of training: epochs over all (row, copy) in random order, rows of like length together in a batch.
 
     `lengths` (N,): tokens of each training row's original. Within windows of up to `MEGA_BATCH` batches (at most about
     an epoch) views are sorted by length, cut into batches, and the batches put in random order.
+    `classes` (N,): of each row, for `augment.balance` and for a `balanced` order: every class comes as often as any
+    other, in epochs of its own.
     `weights` (N,): rows are drawn in proportion to these instead, one view at a time; the epoch of a view is how many
     times it has come before.
     Raises `UserError` when there is nothing to show the model.
     """
-    copies = np.arange(0 if augment.keep_original else 1, augment.n_aug + 1)
-    per_epoch = len(lengths) * len(copies)
+    rows, copies = _rows_and_copies(len(lengths), augment, classes)
+    per_epoch = len(rows)
     if per_epoch == 0:
-        what = "the training split has no rows" if len(copies) else "n_aug is 0 and keep_original is false"
+        what = "n_aug is 0 and keep_original is false" if len(lengths) else "the training split has no rows"
         raise UserError(f"there is nothing to train on: {what}")
     total = steps * batch_size
-    if weights is None:
-        epochs = -(-total // per_epoch)
-        orders = [seeding.permutation(per_epoch, seed, "order", epoch) for epoch in range(epochs)]
-        order, epoch = np.concatenate(orders)[:total], np.arange(total) // per_epoch
-    else:
-        order = _drawn(np.repeat(weights, len(copies)), total, seed)
+    if weights is not None:
+        order = _drawn((weights / np.bincount(rows))[rows], total, seed)
         epoch = _occurrences(order)
-    row, copy = order // len(copies), copies[order % len(copies)]
+    elif balanced:
+        assert classes is not None
+        order, epoch = _balanced(classes[rows], total, seed)
+    else:
+        order, epoch = _epochs(per_epoch, total, seed)
+    row, copy = rows[order], copies[order]
 
     window = min(MEGA_BATCH, -(-per_epoch // batch_size)) * batch_size
     arranged = []
@@ -143,6 +158,43 @@ def plan(lengths: I64, augment: Augment, *, batch_size: int, steps: int, seed: i
     at = np.concatenate(arranged)
     progress = np.arange(steps) / steps
     return Plan(row=row[at], epoch=epoch[at], copy=copy[at], progress=progress)
+
+
+def _rows_and_copies(count: int, augment: Augment, classes: I64 | None) -> tuple[I64, I64]:
+    """All views of an epoch, row after row: row and copy of each."""
+    first = 0 if augment.keep_original else 1
+    last = np.full(count, augment.n_aug)
+    if augment.balance and count:
+        assert classes is not None
+        sizes = np.bincount(classes)
+        views = sizes.max() * (augment.n_aug + 1 - first)  # that every class is to have
+        wanted = np.rint(views / sizes[classes]).astype(np.int64) - 1 + first
+        last = np.clip(wanted, augment.n_aug, MOST_COPIES)
+    each = last + 1 - first
+    starts = np.cumsum(each) - each
+    copies = np.arange(each.sum()) - np.repeat(starts, each) + first
+    return np.repeat(np.arange(count), each), copies
+
+
+def _epochs(count: int, total: int, seed: int) -> tuple[I64, I64]:
+    """`total` of the numbers below `count`, each once in an epoch in random order, and their epochs."""
+    epochs = -(-total // count)
+    order = [seeding.permutation(count, seed, "order", epoch) for epoch in range(epochs)]
+    return np.concatenate(order)[:total], np.arange(total) // count
+
+
+def _balanced(classes: I64, total: int, seed: int) -> tuple[I64, I64]:
+    """As `_epochs`, for views of these classes: each class once in every C places, in random order."""
+    kinds = np.unique(classes)
+    draws = seeding.keys(seed, "classes", np.arange(-(-total // len(kinds)) * len(kinds)))
+    turns = np.argsort(draws.reshape(-1, len(kinds)), axis=1, kind="stable").ravel()[:total]
+    order, epoch = np.empty(total, np.int64), np.empty(total, np.int64)
+    for number, kind in enumerate(kinds.tolist()):
+        members, places = np.flatnonzero(classes == kind), np.flatnonzero(turns == number)
+        if len(places):
+            drawn, epoch[places] = _epochs(len(members), len(places), seeding.integer(seed, "class", kind))
+            order[places] = members[drawn]
+    return order, epoch
 
 
 def _drawn(weights: F64, total: int, seed: int) -> I64:

@@ -7,27 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from bothways.contracts import Beside
 from bothways.data_config import Fold as Fold
 from bothways.data_config import Mixed, SampleMixing, refuse_impossible
 from bothways.errors import UserError, did_you_mean
-from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, Component, Registry
+from bothways.goals import Goals, check, measures, objectives
+from bothways.optim import Optim as Optim
+from bothways.registry import OBJECTIVES, TASKS, TRAINABLES, TRANSFORMS, WEIGHTINGS, Component, Registry
+from bothways.search_config import Search as Search
+from bothways.strict import Config as Config
+from bothways.strict import Count, Probability
 
 Language = Literal["en", "zh"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Count = Annotated[int, Field(ge=1)]
 Column = str | Annotated[int, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Config(BaseModel):
-    """Frozen, refuses unknown keys and non-finite numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 if TYPE_CHECKING:
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     Objective = Any
     Trainable = Any
     Task = Any
+    Weighting = Any
 else:
 
     def _member(registry: Registry[Any]) -> Any:
@@ -50,6 +49,7 @@ else:
     Objective = _member(OBJECTIVES)
     Trainable = _member(TRAINABLES)
     Task = _member(TASKS)
+    Weighting = _member(WEIGHTINGS)
 
 
 class _Wrapped(Config):
@@ -187,19 +187,30 @@ class Model(Config):
 
 class Augment(Config):
     """Rows as (original, copies): each epoch shows every training row's original (if kept) and `n_aug` copies,
-    each copy changed by one sub-policy drawn for that row, epoch and copy."""
+    each copy changed by one sub-policy drawn for that row, epoch and copy.
+
+    `balance`: `n_aug` is for rows of the commonest class; rows of the others get as many more, up to 64, as make their
+    classes equally large.
+    """
 
     n_aug: Annotated[int, Field(ge=0, le=64)] = 0
     keep_original: bool = True
+    balance: bool = False
     policy: tuple[tuple[_Operation, ...], ...] = ()
 
 
 class Protect(Config):
-    """Words no augmentation may touch: negators, numbers, and any listed `words`."""
+    """Words no augmentation may touch: negators, numbers, and any listed `words`.
+
+    `label_words`: share of the running words of the training rows that is protected because it carries the label: the
+    words that stand with one label rather than with others (log-odds, Monroe et al. 2008), those that say most first.
+    In Chinese they are of `segmentation`. Reconstruction, which also applies where there are no labels, is not bound.
+    """
 
     negators: bool = True
     numbers: bool = True
     words: tuple[str, ...] = ()
+    label_words: Probability = 0.0
 
 
 class InputSide(Config):
@@ -225,15 +236,22 @@ class InputSide(Config):
 
 
 class OutputSide(Config):
-    """What the model is asked to learn (`objectives`, a weighted sum) and which parameters may move (`trainable`)."""
+    """What the model is asked to learn (`objectives`), how these are weighed against each other (`weighting`), and
+    which parameters may move (`trainable`)."""
 
     objectives: Annotated[tuple[_Term, ...], Field(validate_default=True)] = ({"name": "cross_entropy"},)  # type: ignore[assignment]
-    trainable: Annotated[Trainable, Field(validate_default=True)] = {"name": "full"}
+    weighting: Annotated[Weighting, Field(validate_default=True)] = {"name": "weighted_sum"}  # noqa: RUF012
+    trainable: Annotated[Trainable, Field(validate_default=True)] = {"name": "full"}  # noqa: RUF012 (pydantic copies it)
 
     @property
     def terms(self) -> tuple[Term, ...]:
         """The summands that count."""
         return tuple(term for term in self.objectives if term.weight > 0)
+
+    def for_classes(self, counts: Sequence[int]) -> OutputSide:
+        """The same for training rows of which `counts` are of each class."""
+        terms = [t.model_copy(update={"objective": t.objective.for_classes(counts)}) for t in self.objectives]
+        return self.model_copy(update={"objectives": tuple(terms)})
 
     @property
     def beside(self) -> tuple[Beside, ...]:
@@ -249,30 +267,6 @@ class OutputSide(Config):
         return terms
 
 
-class Optim(Config):
-    """AdamW. Budgets are optimiser steps; `batch_size` is rows per step over all workers.
-
-    `head_lr`: peak rate of the new head (null: `lr`); ten times `lr` gets few-label runs off the plateau on which a
-    random head leaves them. `warmup`: share of the steps. `accumulate`: forward passes a step is cut into (memory, not
-    mathematics).
-    `evaluate_every`: steps between reports on the selection rows. `patience`: reports without a better selection
-    metric before stopping (the best weights are restored); null trains to the end and keeps the last weights.
-    """
-
-    steps: Count = 200
-    batch_size: Count = 16
-    lr: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-4
-    head_lr: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    warmup: Probability = 0.1
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
-    accumulate: Count = 1
-    evaluate_every: Count = 20
-    patience: Count | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-
 class Experiment(Config):
     """One fine-tuning in full: data, model, task, both sides, optimiser, seed.
 
@@ -280,7 +274,7 @@ class Experiment(Config):
     """
 
     seed: int = 0
-    task: Annotated[Task, Field(validate_default=True)] = {"name": "classification"}
+    task: Annotated[Task, Field(validate_default=True)] = {"name": "classification"}  # noqa: RUF012 (pydantic copies it)
     data: Data
     model: Model = Model()
     input: InputSide = InputSide()
@@ -331,37 +325,6 @@ class Run(Config):
         return 1 if self.execution == "cold" else self.renew_after
 
 
-class Search(Config):
-    """How experiments are proposed. `space`: a space file, relative to the pipeline file that names it.
-
-    `metric`: of the selection rows, at a trial's last report; whether more or less is better is the task's to say.
-
-    `folds`, `repeats`: a trial is `repeats` x `folds` trainings in a row, each on a fold of the training and selection
-    rows, and the metric is over all rows scored so far; null: one training on the splits as they are.
-
-    `screen`: so many input sides of the space are judged by forward passes of two control models before the search, and
-    the best begin it (0: none).
-    ASHA: a trial may be stopped at the rungs `grace_steps` x `reduction_factor`^k of optimiser steps, at the first
-    report (`optim.evaluate_every`) at or after each. `grace_steps`: null is a quarter of a trial's steps.
-    `finalists`: the best so many finished trials and the control are trained again with `finalist_seeds` fresh seeds
-    each, and the best mean on the selection rows wins (0 seeds: the search's own scores decide).
-    `confirm_seeds`: fresh seeds with which control and winner are both trained again and scored on the test rows.
-    """
-
-    space: str
-    metric: str = "accuracy"
-    trials: Count = 16
-    seed: int = 0
-    folds: Annotated[int, Field(ge=2)] | None = None
-    repeats: Count = 1
-    screen: Annotated[int, Field(ge=0)] = 0
-    grace_steps: Count | None = None
-    reduction_factor: Annotated[int, Field(ge=2)] = 4
-    finalists: Count = 2
-    finalist_seeds: Annotated[int, Field(ge=0)] = 2
-    confirm_seeds: Count = 3
-
-
 class Pipeline(Config):
     """One file of `pipelines/`: what is run."""
 
@@ -372,11 +335,29 @@ class Pipeline(Config):
     run: Run = Run()
 
     @model_validator(mode="after")
-    def _metric_exists(self) -> Pipeline:
+    def _metrics_exist(self) -> Pipeline:
         known = self.experiment.task.directions
         if self.search and self.search.metric not in known:
             raise UserError(f"search.metric {self.search.metric!r}: {did_you_mean(self.search.metric, known)}")
+        names = self.goals().names if self.search else ()
+        asked = [name for name in names if name.startswith("text/perplexity")]
+        if asked and self.search and not self.search.perplexity:
+            raise UserError(f"{asked[0]} needs a language model: set search.perplexity, to asset:smollm2-135m for one")
         return self
+
+    def goals(self) -> Goals:
+        """What the search is after. Raises `UserError` for a metric that no report has."""
+        assert self.search is not None
+        directions = self.experiment.task.directions
+        known, metric = measures(directions), f"selection/{self.search.metric}"
+        for name in self.search.constraints:
+            check(name, "search.constraints", known)
+        return Goals(
+            metric=metric,
+            mode=directions[self.search.metric],
+            also=objectives(self.search.also, metric, known),
+            bounds=self.search.constraints,
+        )
 
     @model_validator(mode="after")
     def _folds_once(self) -> Pipeline:

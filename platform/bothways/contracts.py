@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from bothways.lazy import torch
 
@@ -35,6 +36,13 @@ class Beside:
         return 2 if self.changed else 1
 
 
+class Teacher(NamedTuple):
+    """A saved model that an objective learns from: its `directory`, and a `digest` of what is in it."""
+
+    directory: str
+    digest: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """N encoded rows, padded to T tokens, on the model's device.
@@ -44,6 +52,7 @@ class Batch:
     `beside`: what objectives have asked for: of each kind one batch of N x `per_row` rows for every view, the same
     rows in the same order, as they are and then, if asked for, changed; all of them padded to T as well.
     `progress`: the share of the training that lies before this step.
+    `taught`: the logits (N, C) of every teacher that objectives have named.
     """
 
     inputs: Mapping[str, Tensor]
@@ -51,14 +60,21 @@ class Batch:
     is_copy: Tensor
     beside: Mapping[Beside, tuple[Batch, ...]] = field(default_factory=dict)
     progress: float = 0.0
+    taught: Mapping[Teacher, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """N."""
         return int(self.labels.shape[0])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        inputs = {name: change(values) for name, values in self.inputs.items()}
-        return replace(self, inputs=inputs, labels=change(self.labels), is_copy=change(self.is_copy), beside={})
+        return replace(
+            self,
+            beside={},
+            inputs={name: change(values) for name, values in self.inputs.items()},
+            labels=change(self.labels),
+            is_copy=change(self.is_copy),
+            taught={teacher: change(logits) for teacher, logits in self.taught.items()},
+        )
 
     def _with(self, beside: Callable[[Beside, Batch], Batch], changed: Batch) -> Batch:
         kinds = {kind: tuple(beside(kind, view) for view in views) for kind, views in self.beside.items()}
@@ -84,6 +100,7 @@ class Batch:
         return replace(
             self,
             beside={},
+            taught={},
             inputs={name: torch.cat([part.inputs[name] for part in parts]) for name in self.inputs},
             labels=torch.cat([part.labels for part in parts]),
             is_copy=torch.cat([part.is_copy for part in parts]),
@@ -92,10 +109,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outputs:
-    """`logits` (N, C), and `features` (N, H): what the model's last linear layer makes them of."""
+    """`logits` (N, C), made by the last linear layer, with its `weights` (C, H), of `features` (N, H)."""
 
     logits: Tensor
     features: Tensor
+    weights: Tensor
 
 
 class Forward(Protocol):
@@ -133,7 +151,15 @@ class Forward(Protocol):
         ...
 
     def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
-        """Logits without DDP's book-keeping, for gradients with respect to the input only, or none at all."""
+        """Logits without DDP's book-keeping: for gradients with respect to the input, or none, or as a further view."""
+        ...
+
+    def layers(self) -> nn.ModuleList:
+        """The encoder's layers, first to last."""
+        ...
+
+    def parameters(self) -> Iterable[Tensor]:
+        """What training moves of the model, for objectives that gather gradients over several passes."""
         ...
 
 
@@ -175,6 +201,7 @@ class ObjectiveLike(Protocol):
     has a statistic of the whole batch: each slice has its own then (`optim.accumulate`), but workers share one.
     `passes`: what a call costs in passes of plain cross-entropy over the same rows, (forward, backward).
     `beside`: the rows that it reads beside the batch's; None: none.
+    `taught_by`: the saved models whose predictions it needs.
     """
 
     @property
@@ -183,6 +210,9 @@ class ObjectiveLike(Protocol):
     @property
     def beside(self) -> Beside | None: ...
 
+    @property
+    def taught_by(self) -> tuple[Teacher, ...]: ...
+
     def modules(self, width: int, classes: int) -> nn.Module | None:
         """Parameters of its own, which are trained with the model's and not saved with it; None: it has none.
 
@@ -190,14 +220,30 @@ class ObjectiveLike(Protocol):
         """
         ...
 
+    def for_classes(self, counts: Sequence[int]) -> ObjectiveLike:
+        """Itself for training rows of which `counts` are of each class, in the order of the label map."""
+        ...
+
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss: ...
 
 
-class TrainableLike(Protocol):
-    """Which parameters may move. A member of `output_side/trainable/`; called once before training."""
+@dataclass(frozen=True)
+class Move:
+    """How a parameter moves: at `rate` times the learning rate of the step, from optimiser step `since` on."""
 
-    def __call__(self, model: nn.Module) -> None:
-        """Set `requires_grad` of every parameter."""
+    rate: float = 1.0
+    since: int = 0
+
+
+class TrainableLike(Protocol):
+    """Which parameters move, and how. A member of `output_side/trainable/`; entered for the time of a training."""
+
+    def __call__(self, model: nn.Module) -> AbstractContextManager[Mapping[str, Move]]:
+        """While inside, exactly the parameters that the mapping names require a gradient. Afterwards the model has its
+        own modules and parameters again, trained: whatever was put in is merged into them.
+
+        What is drawn at random comes from torch's global generator, which is seeded alike on all workers.
+        """
         ...
 
 

@@ -1,7 +1,8 @@
 """The input embedding, trained by rows: a step costs what has occurred in the texts, not the whole vocabulary.
 
-Half of a small encoder's parameters are its vocabulary, and a few labelled rows use a tenth of it. To AdamW without
-weight decay, a row that has never occurred has gradient, moments and update zero: leaving it out changes nothing.
+Half of a small encoder's parameters are its vocabulary, and a few labelled rows use a tenth of it. To an optimiser that
+works element by element, without weight decay, a row that has never occurred has gradient, moments and update zero:
+leaving it out changes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from bothways.contracts import Collective
 class EmbeddingRows:
     """The A of an embedding's V rows that have occurred, in the order of their first step.
 
-    `ids` (A,); `values` (A, H), a parameter that clipping takes like any other; `moments`, AdamW's two, each (A, H).
+    `ids` (A,); `values` (A, H), a parameter that clipping and optimiser take like any other, though it grows; `start`
+    (A, H), what the values were before their first step.
     """
 
     def __init__(self, embedding: nn.Embedding) -> None:
@@ -28,10 +30,9 @@ class EmbeddingRows:
         self._weight = embedding.weight
         self._read: list[tuple[Tensor, Tensor]] = []
         self._slot = torch.full((vocabulary,), -1)
-        self._start = torch.zeros(0, width)
         self.ids = torch.zeros(0, dtype=torch.int64)
         self.values = nn.Parameter(torch.zeros(0, width))
-        self.moments = (torch.zeros(0, width), torch.zeros(0, width))
+        self.start = torch.zeros(0, width)
 
     @classmethod
     def of(cls, module: nn.Module) -> EmbeddingRows | None:
@@ -87,23 +88,25 @@ class EmbeddingRows:
             gradient[self._slot[padding]] = 0
         self.values.grad = gradient
 
+    def forget(self) -> None:
+        """Drop what look-ups have noted since the last `gather`: no row has occurred."""
+        self._read.clear()
+
     def scatter(self) -> None:
         """Write `values` into the embedding, and drop their gradient."""
         self._weight[self.ids] = self.values.detach()
         self.values.grad = None
 
     def _admit(self, ids: Tensor) -> None:
-        """Take rows in: those that are new, with their weights as they stand and moments of zero."""
+        """Take rows in: those that are new, with their weights as they stand."""
         new = ids[self._slot[ids] < 0]
         if not len(new):
             return
         self._slot[new] = torch.arange(len(self.ids), len(self.ids) + len(new))
         start = self._weight[new]
         self.ids = torch.cat([self.ids, new])
-        self._start = torch.cat([self._start, start])
-        self.values = nn.Parameter(torch.cat([self.values.detach(), start]))
-        first, second = (torch.cat([moment, torch.zeros_like(start)]) for moment in self.moments)
-        self.moments = (first, second)
+        self.start = torch.cat([self.start, start])
+        self.values.data = torch.cat([self.values.data, start])
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of what `restore` takes."""
@@ -113,7 +116,6 @@ class EmbeddingRows:
     def restore(self, weights: Mapping[str, Tensor]) -> None:
         """Bring the embedding back to `weights`; a row that had not occurred then, back to where it started."""
         self._admit(weights["ids"])
-        values = self._start.clone()
-        values[self._slot[weights["ids"]]] = weights["values"]
-        self.values = nn.Parameter(values)
+        self.values.data = self.start.clone()
+        self.values.data[self._slot[weights["ids"]]] = weights["values"]
         self.scatter()

@@ -1,24 +1,27 @@
-"""AdamW with everything a step of fine-tuning does to gradients: clipping, schedule, groups, rows of the embedding."""
+"""What a step of fine-tuning does to gradients: clipping, schedule, groups, rows of the embedding, torch's step."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.adamw import adamw
+from torch import Tensor, nn
 
+from bothways.averaging import Average
 from bothways.config import Optim
-from bothways.contracts import Collective
+from bothways.contracts import Collective, Move
 from bothways.embedding_rows import EmbeddingRows
 from bothways.output_side.trainable import head_parameters
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 ROWS = "embedding rows"
 """The key of the embedding's rows among the weights of a state."""
+WHOLE = frozenset({"adafactor"})
+"""Algorithms whose update of an element depends on others of its matrix: they need the embedding whole."""
 
 Weights = Mapping[str, Any]
 
@@ -28,50 +31,86 @@ def learning_rate(optim: Optim, step: int) -> float:
     warm = round(optim.warmup * optim.steps)
     if step < warm:
         return optim.lr * (step + 1) / warm
-    done = (step - warm) / max(1, optim.steps - warm)
-    factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[optim.schedule]
-    return optim.lr * factor
+    since = step - warm
+    done = since / max(1, optim.steps - warm)
+    factors: dict[str, float] = {
+        "constant": 1.0,
+        "linear": 1 - done,
+        "cosine": (1 + math.cos(math.pi * done)) / 2,
+        "inverse_sqrt": (1 + since / max(1, warm)) ** -0.5,
+    }
+    return optim.lr * factors[optim.schedule]
 
 
-def parameter_groups(module: nn.Module, moving: Iterable[nn.Parameter], optim: Optim) -> list[dict[str, Any]]:
-    """`moving` by weight decay and learning rate; a group's `scale` is its rate as a multiple of `optim.lr`.
+def parameter_groups(
+    module: nn.Module, moving: Mapping[str, nn.Parameter], optim: Optim, moves: Mapping[str, Move]
+) -> list[dict[str, Any]]:
+    """`moving`, by name, as torch's parameter groups. `scale`: a group's rate as a multiple of `optim.lr`; `since`: the
+    first step that moves it.
 
     Only matrices decay, and embeddings do not: a row of an embedding whose token never occurs then stays at its
     pretrained value exactly, and neither training (`EmbeddingRows`) nor a saved model need touch it.
     """
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     new = {id(value) for value in head_parameters(module)}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for value in moving:
+    groups: dict[tuple[float, float, int], list[nn.Parameter]] = {}
+    for name, value in moving.items():
         decay = optim.weight_decay if value.dim() > 1 and id(value) not in embeddings else 0.0
-        scale = (optim.head_lr or optim.lr) / optim.lr if id(value) in new else 1.0
-        groups.setdefault((decay, scale), []).append(value)
-    return [{"params": found, "weight_decay": decay, "scale": scale} for (decay, scale), found in groups.items()]
+        rate = (optim.head_lr or optim.lr) / optim.lr if id(value) in new else 1.0
+        groups.setdefault((decay, rate * moves[name].rate, moves[name].since), []).append(value)
+    return [
+        {"params": found, "weight_decay": decay, "scale": scale, "since": since}
+        for (decay, scale, since), found in groups.items()
+    ]
+
+
+def _algorithm(optim: Optim, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    if optim.algorithm == "nadam":
+        return torch.optim.NAdam(groups, lr=optim.lr, betas=BETAS, eps=EPS, decoupled_weight_decay=True)
+    if optim.algorithm == "radam":
+        return torch.optim.RAdam(groups, lr=optim.lr, betas=BETAS, eps=EPS, decoupled_weight_decay=True)
+    if optim.algorithm == "adafactor":
+        return torch.optim.Adafactor(groups, lr=optim.lr)
+    if optim.algorithm == "sgd":
+        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=BETAS, eps=EPS, fused=True)
 
 
 class Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) over the parameters of `module` that may move, and those of `own` beside it.
+    """`optim.algorithm` over the parameters of `module` that `moves` names, each as it says, and those of `own` beside.
 
     The latter are new, as a head is: they have its rate. No DDP knows them: `step` averages their gradients.
+    AdamW: Loshchilov & Hutter 2019; NAdam: Dozat 2016; RAdam: Liu et al. 2020; Adafactor: Shazeer & Stern 2018.
     """
 
     def __init__(
-        self, module: nn.Module, optim: Optim, collective: Collective, own: tuple[nn.Module, ...] = ()
+        self,
+        module: nn.Module,
+        optim: Optim,
+        collective: Collective,
+        moves: Mapping[str, Move],
+        own: tuple[nn.Module, ...] = (),
     ) -> None:
         self._optim = optim
         self._collective = collective
-        self._rows = EmbeddingRows.of(module)
+        self._rows = None if optim.algorithm in WHOLE else EmbeddingRows.of(module)
         by_rows = module.get_input_embeddings().weight if self._rows else None  # type: ignore[operator]
-        self._moving = {
-            name: value for name, value in module.named_parameters() if value.requires_grad and value is not by_rows
-        }
-        groups = parameter_groups(module, self._moving.values(), optim)
+        named = dict(module.named_parameters())
+        self._moving = {name: named[name] for name in moves if named[name] is not by_rows}
+        groups = parameter_groups(module, self._moving, optim, moves)
+        if self._rows is not None:
+            move = next(moves[name] for name, value in named.items() if value is by_rows)
+            rows = {"params": [self._rows.values], "weight_decay": 0.0, "scale": move.rate, "since": move.since}
+            groups.append(rows)
+            self._rows_since = move.since
         self._own = {f"own {n}.{name}": value for n, part in enumerate(own) for name, value in part.named_parameters()}
         self._moving |= self._own
-        if own:
-            scale = (optim.head_lr or optim.lr) / optim.lr
-            groups.append({"params": list(self._own.values()), "weight_decay": optim.weight_decay, "scale": scale})
-        self._adamw = torch.optim.AdamW(groups, lr=optim.lr, betas=BETAS, eps=EPS, fused=True)
+        new = {"scale": (optim.head_lr or optim.lr) / optim.lr, "since": 0}
+        for matrices, decay in ((True, optim.weight_decay), (False, 0.0)):
+            found = [value for value in self._own.values() if (value.dim() > 1) == matrices]
+            groups += [{"params": found, "weight_decay": decay, **new}] if found else []
+        self._torch = _algorithm(optim, groups)
+        self._average = Average(optim.ema_decay, self._tensors()) if optim.average else None
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -83,54 +122,51 @@ class Optimizer:
                 with self._rows.in_place():
                     yield
         finally:
-            self._adamw.zero_grad(set_to_none=True)
+            self._torch.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def step(self, number: int) -> float:
         """Clip the gradients and take optimiser step `number` (from 0). Returns their norm before.
 
-        A norm that is not finite changes nothing; it is the same on every worker.
+        What does not move yet has no gradient. A norm that is not finite changes nothing; it is the same on every
+        worker.
         """
         rate = learning_rate(self._optim, number)
         if self._collective.world > 1:
-            for value in self._own.values():
+            for value in filter(lambda one: one.requires_grad, self._own.values()):
                 value.grad = self._collective.sum(torch.zeros_like(value) if value.grad is None else value.grad)
                 value.grad /= self._collective.world
-        parameters = list(self._moving.values())
+        for group in self._torch.param_groups:
+            group["lr"] = rate * group["scale"]
+            if number < group["since"]:
+                for value in group["params"]:
+                    value.grad = None
+        moves_rows = self._rows is not None and number >= self._rows_since
         if self._rows is not None:
-            self._rows.gather(self._collective)
-            parameters.append(self._rows.values)
-        norm = float(nn.utils.clip_grad_norm_(parameters, self._optim.clip_norm or math.inf))
+            self._gather(self._rows) if moves_rows else self._rows.forget()
+        every = [*self._moving.values(), *([self._rows.values] if self._rows else [])]
+        norm = float(nn.utils.clip_grad_norm_(every, self._optim.clip_norm or math.inf))
         if math.isfinite(norm):
-            for group in self._adamw.param_groups:
-                group["lr"] = rate * group["scale"]
-            self._adamw.step()
-            if self._rows is not None:
-                self._step_rows(self._rows, rate, number)
-        self._adamw.zero_grad(set_to_none=True)
+            self._torch.step()
+            if self._rows is not None and moves_rows:
+                self._rows.scatter()
+            if self._average is not None:
+                self._average.update(number + 1, self._tensors(), self._rows.start if self._rows else None)
+        self._torch.zero_grad(set_to_none=True)
         return norm
 
-    @staticmethod
-    def _step_rows(rows: EmbeddingRows, rate: float, number: int) -> None:
-        assert rows.values.grad is not None
-        first, second = rows.moments
-        adamw(
-            [rows.values],
-            [rows.values.grad],
-            [first],
-            [second],
-            [],
-            [torch.tensor(float(number))],
-            fused=True,
-            amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            lr=rate,
-            weight_decay=0.0,
-            eps=EPS,
-            maximize=False,
-        )
-        rows.scatter()
+    def _gather(self, rows: EmbeddingRows) -> None:
+        """The gradient of the embedding's rows; those that are new have moments of zero."""
+        rows.gather(self._collective)
+        state = self._torch.state.get(rows.values, {})
+        for name, moment in state.items():
+            if moment is not None and moment.dim() == 2:
+                state[name] = torch.cat([moment, torch.zeros_like(rows.start[len(moment) :])])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that moves, as it is."""
+        plain: dict[str, Tensor] = {name: value.detach() for name, value in self._moving.items()}
+        return plain | ({ROWS: self._rows.values.detach()} if self._rows else {})
 
     def weights(self) -> Weights:
         """A copy of all that moves, as `restore` takes it."""
@@ -145,14 +181,38 @@ class Optimizer:
             if self._rows is not None:
                 self._rows.restore(weights[ROWS])
 
+    def result(self) -> Weights:
+        """A copy of what is evaluated and kept: the averaged weights, or the last ones where nothing is averaged."""
+        if self._average is None:
+            return self.weights()
+        values: dict[str, Any] = {name: value.cpu().clone() for name, value in self._average.values.items()}
+        return values | ({ROWS: {"ids": self._rows.ids.clone(), "values": values[ROWS]}} if self._rows else {})
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """While inside, the module has its `result`."""
+        if self._average is None:
+            yield
+            return
+        last = self.weights()
+        self.restore(self.result())
+        try:
+            yield
+        finally:
+            self.restore(last)
+
+    def finish(self, best: Weights | None) -> None:
+        """Set the module to what training has come to: the `best` weights, or its `result`."""
+        if best is not None or self._average is not None:
+            self.restore(best or self.result())
+
     def moments(self) -> Mapping[str, Any]:
-        """AdamW's state, as `resume` takes it."""
-        return {"adamw": self._adamw.state_dict(), "rows": list(self._rows.moments) if self._rows else []}
+        """The algorithm's state and the averages, as `resume` takes them."""
+        return {"algorithm": self._torch.state_dict(), "average": self._average.values if self._average else {}}
 
     def resume(self, weights: Weights, moments: Mapping[str, Any]) -> None:
         """Go on from the `weights()` and `moments()` of an optimiser like this one."""
         self.restore(weights)
-        self._adamw.load_state_dict(moments["adamw"])
-        if self._rows is not None:
-            first, second = (moment.clone() for moment in moments["rows"])
-            self._rows.moments = (first, second)
+        self._torch.load_state_dict(copy.deepcopy(moments["algorithm"]))
+        if self._average is not None:
+            self._average.resume(moments["average"])

@@ -17,6 +17,8 @@ import pyarrow as pa
 
 from bothways.config import InputSide, Language, Operation, Schedule
 from bothways.errors import UserError
+from bothways.input_side.label_words import LabelWords
+from bothways.input_side.lookup import WordSet
 from bothways.input_side.statistics import Statistics as Statistics
 from bothways.input_side.transform import InputContext, Transform
 from bothways.seeding import F64, U64, below, keys, uniforms
@@ -26,13 +28,24 @@ _CHUNK = 2048
 """Rows worked on at once: the arrays of as many sentences stay in a core's cache."""
 
 
-def statistics(train: pa.Table, language: str, segmentation: Segmentation = "character") -> Statistics:
+def statistics(
+    train: pa.Table, language: str, segmentation: Segmentation = "character", *, label_words: bool = False
+) -> Statistics:
     """Word counts of the training rows, text and pair together. `train`: columns `text` and `pair` (null when single).
 
+    `label_words`: also which words carry the label, for which `train` needs its column `label`.
     Words are segmented alike in every language; `language` is part of the signature for lexicons that are not.
+    Raises `UserError` where label words are asked for and rows are not of one class each.
     """
-    columns = (train.column(name).to_pylist() for name in ("text", "pair") if name in train.column_names)
-    return Statistics.of([text for text in chain.from_iterable(columns) if text is not None], segmentation)
+    columns = [train.column(name) for name in ("text", "pair") if name in train.column_names]
+    texts = [text for column in columns for text in column.to_pylist() if text is not None]
+    counted = Statistics.of(texts, segmentation)
+    if not label_words:
+        return counted
+    if "label" not in train.column_names or not pa.types.is_integer(train.column("label").type):
+        raise UserError("protect.label_words needs rows with one class each as their label: set it to 0 without them")
+    labels = [train.column("label").filter(column.is_valid()).to_numpy() for column in columns]
+    return replace(counted, label_words=LabelWords.of(texts, np.concatenate(labels), segmentation))
 
 
 def read(views: pa.Table, *, side: InputSide, language: Language, seed: int, statistics: Statistics | None) -> pa.Table:
@@ -49,13 +62,14 @@ def read(views: pa.Table, *, side: InputSide, language: Language, seed: int, sta
         language=language, statistics=statistics, protect=side.protect, segmentation=side.segmentation
     )
     row_keys, drawn = _row_keys(views, seed), sub_policies(views, side, seed)
+    augmenting = replace(context, label_words=_label_words(side, statistics)) if (drawn >= 0).any() else context
     progress = views.column("progress").to_numpy() if "progress" in views.column_names else None
     todo = np.arange(len(views)) if side.reconstruct else np.flatnonzero(drawn >= 0)
     for name in ("text", "pair"):
         if name in views.column_names and todo.size:
             column = views.column(name)
             rows = _Rows(keys(row_keys, name), drawn, progress)
-            changed = _column(column, todo, rows, side, context)
+            changed = _column(column, todo, rows, side, (context, augmenting))
             views = views.set_column(views.column_names.index(name), name, changed)
     return views
 
@@ -65,6 +79,15 @@ def sub_policies(views: pa.Table, side: InputSide, seed: int) -> npt.NDArray[np.
     augmented = (_integers(views, "copy") > 0) & (_integers(views, "epoch") >= 0) & bool(side.augment.policy)
     bits = keys(_row_keys(views, seed), "sub-policy")
     return np.where(augmented, below(bits, max(1, len(side.augment.policy))), -1)
+
+
+def _label_words(side: InputSide, statistics: Statistics | None) -> WordSet | None:
+    share = side.protect.label_words
+    if not share:
+        return None
+    if statistics is None or statistics.label_words is None:
+        raise UserError("protect.label_words needs labelled training rows to find them in: set it to 0 without them")
+    return statistics.label_words.first(share)
 
 
 def _row_keys(views: pa.Table, seed: int) -> U64:
@@ -82,7 +105,7 @@ def check(side: InputSide, language: str) -> None:
 
 def augments(side: InputSide) -> bool:
     """Whether training shows changed copies of rows beside, or instead of, the rows as they are."""
-    return bool(side.augment.n_aug and side.augment.policy)
+    return bool((side.augment.n_aug or side.augment.balance) and side.augment.policy)
 
 
 def _integers(views: pa.Table, name: str) -> npt.NDArray[np.int64]:
@@ -99,9 +122,17 @@ class _Rows:
 
 
 def _column(
-    column: pa.ChunkedArray, todo: npt.NDArray[np.int64], rows: _Rows, side: InputSide, context: InputContext
+    column: pa.ChunkedArray,
+    todo: npt.NDArray[np.int64],
+    rows: _Rows,
+    side: InputSide,
+    contexts: tuple[InputContext, InputContext],
 ) -> pa.Array:
-    """One text column with the rows `todo` changed: grouped by sub-policy, in chunks. Nulls stay."""
+    """One text column with the rows `todo` changed: grouped by sub-policy, in chunks. Nulls stay.
+
+    `contexts`: of reconstruction and of augmentation.
+    """
+    context, augmenting = contexts
     present = column.is_valid().to_numpy()
     todo = todo[present[todo]]
     drawn = rows.drawn
@@ -115,7 +146,9 @@ def _column(
             batch = context.read(column.take(pa.array(at)).to_pylist(), rows.keys[at])
             batch = _reconstructed(batch, side.reconstruct, context)
             progress = None if rows.progress is None else rows.progress[at]
-            changed = augment(batch, operations, context, number, progress).texts()
+            if operations:
+                batch = augment(augmenting.guarded(batch), operations, augmenting, number, progress)
+            changed = batch.texts()
             place[at] = sum(map(len, parts)) + np.arange(at.size)
             parts.append(pa.array(changed, column.type))
     return pa.concat_arrays(parts).take(pa.array(place))

@@ -88,7 +88,12 @@ def statistics(source: Source, experiment: Experiment) -> policy.Statistics | No
     first = next(source.blocks(COUNTED), None)
     if first is None:
         return None
-    return policy.statistics(first.table, experiment.data.language, experiment.input.segmentation)
+    side, table = experiment.input, first.table
+    if side.protect.label_words and first.labels is not None:
+        classes = np.unique([str(label) for label in first.labels], return_inverse=True)[1]
+        table = table.append_column("label", pa.array(classes.astype(np.int64)))
+    label_words = side.protect.label_words > 0
+    return policy.statistics(table, experiment.data.language, side.segmentation, label_words=label_words)
 
 
 def views(rows: pa.Table, experiment: Experiment, progress: float | None = None) -> pa.Table:
@@ -135,6 +140,10 @@ def apply(source: Source, experiment: Experiment, out: Path) -> Iterator[Done]:
         raise UserError("n_aug is 0 and keep_original is false: there is nothing to write")
     if out.suffix not in _WRITERS:
         raise UserError(f"{out}: unknown kind of file {out.suffix!r}; known: {', '.join(_WRITERS)}")
+    if augment.balance:
+        raise UserError(
+            "augment.balance asks how large each class is, and a file is read in parts: give --copies instead"
+        )
     counted = statistics(source, experiment)
     rejected_file = out.with_name(f"{out.name}.rejected.jsonl")
     done = Done(rejected_file=rejected_file)

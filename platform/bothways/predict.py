@@ -48,6 +48,11 @@ class Predictor:
             seed=experiment.seed,
         )
 
+    @property
+    def bundle(self) -> models.Bundle:
+        """The model."""
+        return self._bundle
+
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """A prediction for each text (and its pair), in order."""
         if (pairs is not None) != self.paired:

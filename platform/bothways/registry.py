@@ -128,5 +128,6 @@ TRANSFORMS: Registry[Any] = Registry(
 OBJECTIVES: Registry[Any] = Registry("objective", "bothways.output_side.objectives")
 TRAINABLES: Registry[Any] = Registry("trainable", "bothways.output_side.trainable")
 TASKS: Registry[Any] = Registry("task", "bothways.tasks")
+WEIGHTINGS: Registry[Any] = Registry("weighting", "bothways.joint")
 
-FAMILIES: dict[str, Registry[Any]] = {r.family: r for r in (TRANSFORMS, OBJECTIVES, TRAINABLES, TASKS)}
+FAMILIES: dict[str, Registry[Any]] = {r.family: r for r in (TRANSFORMS, OBJECTIVES, WEIGHTINGS, TRAINABLES, TASKS)}

@@ -44,5 +44,31 @@ def markdown(result: SweepResult) -> str:
             "",
             result.sentence,
             "",
+            *_front_lines(result),
         ]
     )
+
+
+def front(result: SweepResult) -> str:
+    """The Pareto front, tab-separated."""
+    return "".join("\t".join(cells) + "\n" for cells in _front_cells(result))
+
+
+def _front_lines(result: SweepResult) -> list[str]:
+    if not result.front:
+        return []
+    titles, *rows = (f"| {' | '.join(cells)} |" for cells in _front_cells(result))
+    many = len(rows) > 1
+    about = f"{len(rows)} trial{'s' * many} that no other one is as good as in all objectives and better in one:"
+    return [about, "", titles, "|---" * len(result.front[0]) + "|", *rows, ""]
+
+
+def _front_cells(result: SweepResult) -> list[list[str]]:
+    if not result.front:
+        return []
+    shown = [[value if isinstance(value, str) else _number(value) for value in row.values()] for row in result.front]
+    return [list(result.front[0]), *shown]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -71,7 +71,9 @@ class Arm:
 class SweepResult:
     """What a sweep found. `arms`: control first. `gain`: found - control in accuracy; None when the control won.
 
-    `metric`: what the search ranked by. `problems`: what did not go as it should, one line each.
+    `metric`: what the search ranked by. `front`: with several objectives, the trials that none dominates, the best by
+    the first one first: `trial` and every metric that was looked at. `problems`: what did not go as it should, one line
+    each.
     """
 
     sweep: str
@@ -86,4 +88,5 @@ class SweepResult:
     steps: int
     metric: str
     sentence: str
+    front: tuple[Mapping[str, Any], ...] = ()
     problems: tuple[str, ...] = ()

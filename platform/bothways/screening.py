@@ -55,7 +55,7 @@ def judge(side: InputSide, experiment: Experiment, train: pa.Table, held_out: pa
     count, language = held_out.num_rows, experiment.data.language
     views = held_out.append_column("epoch", pa.array(np.zeros(count, np.int32)))
     views = views.append_column("copy", pa.array(np.ones(count, np.int32)))
-    statistics = policy.statistics(train, language, side.segmentation)
+    statistics = policy.statistics(train, language, side.segmentation, label_words=side.protect.label_words > 0)
     changed = policy.read(views, side=side, language=language, seed=experiment.seed, statistics=statistics)
     before, after = predict(held_out), predict(changed)
     texts = [*held_out["text"].to_pylist(), *changed["text"].to_pylist()]

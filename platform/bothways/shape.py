@@ -138,6 +138,8 @@ def _step(node: Mapping[str, Any], part: str | int) -> Mapping[str, Any]:
             return option["items"]  # type: ignore[no-any-return]
         if part in option.get("properties", {}):
             return option["properties"][part]  # type: ignore[no-any-return]
+        if isinstance(free := option.get("additionalProperties"), Mapping):  # any key, as in search.constraints
+            return free
     return {}
 
 

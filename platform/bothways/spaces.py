@@ -297,7 +297,7 @@ def _check_start(space: Space, point: Point) -> None:
 def _refuse_change(experiment: Experiment, space: Space) -> None:
     """The control arm shows the model its rows as they are, or copies of them, and asks for plain cross-entropy."""
     augment = experiment.input.augment
-    operations = [o for sub_policy in augment.policy for o in sub_policy] if augment.n_aug else []
+    operations = [o for sub_policy in augment.policy for o in sub_policy] if augment.n_aug or augment.balance else []
     changing = [o.transform.name for o in operations if o.probability > 0 and o.transform.name not in PLAIN]
     if any(parts(knob.path)[:2] == ("input", "reconstruct") for knob in space.knobs):
         changing += [transform.name for transform in experiment.input.reconstruct if transform.name not in PLAIN]

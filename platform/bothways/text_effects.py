@@ -6,7 +6,7 @@ half of the distinct n-grams that the originals have alone, and a self-BLEU of 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 
@@ -73,32 +73,56 @@ class Effects:
         }
 
 
-def of_copies(train: pa.Table, experiment: Experiment, statistics: policy.Statistics | None) -> dict[str, float]:
+Judge = Callable[[pa.Table, pa.Table], Mapping[str, float]]
+"""Rows (columns id, text, pair) as the model reads them, and a copy of each → metrics by name."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a trial says of its copies beside their numbers. `always`: also where none is changed, as of plain copies.
+    `judges`: models that are shown the copies too (see `text_judges`)."""
+
+    always: bool = False
+    judges: tuple[Judge, ...] = ()
+
+
+def of_copies(
+    train: pa.Table, experiment: Experiment, statistics: policy.Statistics | None, asked: Asked | None = None
+) -> dict[str, float]:
     """What the experiment's policy does to a sample of its own copies, beside their originals as the model reads them.
 
-    `train`: columns id, text, pair, label. Returns the metrics of `Effects` and of `variety`, each named `text/…`;
-    nothing where no copy is augmented. What is lost is counted also where the side does not protect it. The sample is
-    drawn by the experiment's seed: all workers have the same.
+    `train`: columns id, text, pair, label. Returns the metrics of `Effects`, of `variety` and of the judges, each named
+    `text/…`; nothing where no copy is augmented, unless `asked`. What is lost is counted also where the side does not
+    protect it. The sample is drawn by the experiment's seed: all workers have the same.
     """
-    side, optim = experiment.input, experiment.optim
-    if not policy.augments(side):
+    side, optim, asked = experiment.input, experiment.optim, asked or Asked()
+    augments = policy.augments(side)
+    if not augments and not asked.always:
         return {}
     count = min(MOST, max(LEAST, optim.steps * optim.batch_size // SHARE))
     rows = train.take(pa.array(seeding.permutation(train.num_rows, experiment.seed, "effects")[:count]))
     ids = rows["id"].to_numpy().astype(np.int64)
-    copies = 1 + below(keys(experiment.seed, "effects", ids), side.augment.n_aug)
+    original = np.zeros_like(ids)
+    drawn = 1 + below(keys(experiment.seed, "effects", ids), max(1, side.augment.n_aug)) if augments else original
 
-    def texts(copy: npt.NDArray[np.int64]) -> list[str]:
+    def read(copy: npt.NDArray[np.int64]) -> pa.Table:
         views = rows.append_column("epoch", pa.array(np.zeros(len(ids), np.int32)))
         views = views.append_column("copy", pa.array(copy.astype(np.int32)))
         language = experiment.data.language
-        read = policy.read(views, side=side, language=language, seed=experiment.seed, statistics=statistics)
-        columns = (read[name].to_pylist() for name in ("text", "pair"))
-        return [text for text in chain.from_iterable(columns) if text is not None]
+        return policy.read(views, side=side, language=language, seed=experiment.seed, statistics=statistics)
 
-    before, after = texts(np.zeros_like(copies)), texts(copies)
+    originals, copies = read(original), read(drawn)
+    before, after = texts(originals), texts(copies)
     found = Effects.of(before, after, side.protect.words).metrics() | variety([*before, *after], side.segmentation)
+    for judge in asked.judges:
+        found |= judge(originals, copies)
     return {f"text/{name}": value for name, value in found.items()}
+
+
+def texts(rows: pa.Table) -> list[str]:
+    """All texts, then all pairs."""
+    columns = (rows[name].to_pylist() for name in ("text", "pair"))
+    return [text for text in chain.from_iterable(columns) if text is not None]
 
 
 def variety(texts: Sequence[str], segmentation: Segmentation = "character") -> dict[str, float]:

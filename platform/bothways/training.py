@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from bothways import seeding
 from bothways.config import Optim, OutputSide, Term
 from bothways.contracts import Batch, Collective, ObjectiveLike, Outputs, TaskLike
+from bothways.joint import Weigher
 from bothways.optimizer import Optimizer
+from bothways.output_side.trainable import body, layers
 
 State = Mapping[str, Any]
 Own = dict[ObjectiveLike, nn.Module]
@@ -68,9 +70,10 @@ class ModelForward:
         return self._logits(self.wrapped, batch, embeddings)
 
     def outputs(self, batch: Batch, embeddings: Tensor | None = None) -> Outputs:
-        with _input_of(last_linear(self.module)) as read:
+        last = last_linear(self.module)
+        with _input_of(last) as read:
             logits = self(batch, embeddings)
-        return Outputs(logits, read[0].float())
+        return Outputs(logits, read[0].float(), last.weight)
 
     def own(self, objective: ObjectiveLike) -> nn.Module:
         return self._own[objective]
@@ -101,6 +104,12 @@ class ModelForward:
 
     def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
         return self._logits(self.module, batch, embeddings)
+
+    def layers(self) -> nn.ModuleList:
+        return layers(self.module)
+
+    def parameters(self) -> Iterator[Tensor]:
+        return (value for value in self.module.parameters() if value.requires_grad)
 
     def _logits(self, module: nn.Module, batch: Batch, embeddings: Tensor | None) -> Tensor:
         inputs = dict(batch.inputs)
@@ -138,6 +147,12 @@ def own_modules(module: nn.Module, terms: Sequence[Term], seed: int) -> Own:
         if made is not None:
             own[term.objective] = made.to(last.weight.device).train()
     return own
+
+
+def last_shared(module: nn.Module) -> Tensor:
+    """The last weight matrix of the body that moves, which all objectives go through; if none does, the head's."""
+    found = [value for value in body(module).parameters() if value.dim() == 2 and value.requires_grad]
+    return found[-1] if found else last_linear(module).weight
 
 
 def score(task: TaskLike, metrics: Mapping[str, float]) -> tuple[float, ...]:
@@ -188,39 +203,52 @@ class _Tally:
         return dict(zip(names, values, strict=True))
 
 
-def _names(terms: Sequence[Term]) -> list[str]:
-    """A name for each summand of the loss: its objective's, with a number where one occurs twice."""
-    plain = [str(term.objective.name) for term in terms]
-    return [name if plain.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(plain)]
+@dataclass(frozen=True)
+class Terms:
+    """The summands of the loss, and what weighs them against each other."""
 
+    terms: Sequence[Term]
+    weigher: Weigher
 
-def _cost(terms: Sequence[Term]) -> float:
-    """What a step costs in steps of plain cross-entropy; a backward pass counts as two forward passes."""
-    passes: list[tuple[int, int]] = [term.objective.passes for term in terms]
-    return sum(forward + 2 * backward for forward, backward in passes) / 3
+    @property
+    def names(self) -> list[str]:
+        """A name for each: its objective's, with a number where one occurs twice."""
+        plain = [str(term.objective.name) for term in self.terms]
+        return [name if plain.count(name) == 1 else f"{name}-{number}" for number, name in enumerate(plain)]
+
+    def weights(self) -> dict[str, float]:
+        """Of each, at this step."""
+        return dict(zip(self.names, self.weigher.weights(), strict=True))
+
+    def cost(self) -> float:
+        """What a step costs in steps of plain cross-entropy; a backward pass counts as two forward passes."""
+        passes: list[tuple[int, int]] = [term.objective.passes for term in self.terms]
+        return sum(forward + 2 * backward for forward, backward in passes) / 3
 
 
 def _step_gradients(
-    forward: ModelForward, batch: Batch, terms: Sequence[Term], task: TaskLike, accumulate: int, tally: _Tally
+    forward: ModelForward, batch: Batch, terms: Terms, task: TaskLike, cuts: int, tally: _Tally
 ) -> None:
-    """Add the gradients of the weighted sum of objectives, mean over the batch, to the parameters.
+    """Add the gradients of the weighed objectives, mean over the batch, to the parameters.
 
-    The batch is cut into `accumulate` slices, each weighted by its rows; each (slice, objective) is one forward and one
+    The batch is cut into `cuts` slices, each weighted by its rows; each (slice, objective) is one forward and one
     backward pass, and only the last one synchronises the workers.
     """
     rows = len(batch)
-    cuts = [rows * number // accumulate for number in range(accumulate + 1)]
-    slices = [batch.slice(*cut) for cut in itertools.pairwise(cuts) if cut[0] < cut[1]]
-    passes = [(part, term, name) for part in slices for term, name in zip(terms, _names(terms), strict=True)]
+    edges = [rows * number // cuts for number in range(cuts + 1)]
+    slices = [batch.slice(*edge) for edge in itertools.pairwise(edges) if edge[0] < edge[1]]
+    passes = [(part, number) for part in slices for number in range(len(terms.terms))]
+    names = terms.names
     local: Callable[[], AbstractContextManager[Any]] = getattr(forward.wrapped, "no_sync", nullcontext)
-    for number, (part, term, name) in enumerate(passes, start=1):
-        with nullcontext() if number == len(passes) else local():
-            loss = term.objective(forward, part, task)
+    for count, (part, number) in enumerate(passes, start=1):
+        with nullcontext() if count == len(passes) else local():
+            loss = terms.terms[number].objective(forward, part, task)
             share = len(part) / rows
-            (term.weight * share * loss.total).backward()
-        tally.add("loss", term.weight * share * loss.total)
+            weighed = terms.weigher.weigh(number, loss.total, share)
+            torch.autograd.backward(weighed)
+        tally.add("loss", weighed)
         for key, value in loss.parts.items():
-            tally.add(f"{name}/{key}", share * value)
+            tally.add(f"{names[number]}/{key}", share * value)
     beside = [view for views in batch.beside.values() for view in views]
     tally.add("tokens", torch.stack([view.inputs["attention_mask"].sum() for view in (batch, *beside)]).sum())
 
@@ -241,72 +269,76 @@ def train(
 
     `batches(start)`: this worker's share of each step's batch from step `start` on, all of the same number of rows.
     `selection`: this worker's share of the selection rows. `state`: of an earlier `Progress`, to go on from.
-    With `optim.patience` the module has the best reported weights when the generator ends or is closed, else the last.
+    When the generator ends or is closed, the module has the best reported weights with `optim.patience`, else the last;
+    they are averaged ones with `optim.average`, and the module's parameters are its own again.
 
     Dropout of a step depends on (seed, step, rank) only: there is no random state to carry over a restart.
     Raises `Diverged`.
     """
-    output.trainable(module)
-    terms = output.terms
-    own = own_modules(module, terms, seed)
-    optimiser = Optimizer(module, optim, collective, tuple(own.values()))
-    step, stale, tokens, best = 0, 0, 0.0, None
-    if state is not None:
-        optimiser.resume(state["weights"], state["moments"])
-        step, stale, tokens, best = state["step"], state["stale"], state["tokens"], state["best"]
+    with ExitStack() as stack:
+        torch.manual_seed(seeding.integer(seed, "trainable"))  # the same on every worker
+        moves = stack.enter_context(output.trainable(module))
+        own = own_modules(module, output.terms, seed)
+        stated = [term.weight for term in output.terms]
+        terms = Terms(output.terms, output.weighting.weigher(stated, last_shared(module), collective))
+        optimiser = Optimizer(module, optim, collective, moves, (*own.values(), terms.weigher.own))
+        stack.enter_context(optimiser.in_place())
+        step, stale, tokens, best = 0, 0, 0.0, None
+        if state is not None:
+            optimiser.resume(state["weights"], state["moments"])
+            step, stale, tokens, best = state["step"], state["stale"], state["tokens"], state["best"]
 
-    def snapshot() -> State:
-        return {
-            **{"step": step, "stale": stale, "tokens": tokens, "best": best},
-            **{"weights": optimiser.weights(), "moments": optimiser.moments()},
-        }
+        def snapshot() -> State:
+            return {
+                **{"step": step, "stale": stale, "tokens": tokens, "best": best},
+                **{"weights": optimiser.weights(), "moments": optimiser.moments()},
+            }
 
-    with optimiser.in_place():
+        stack.callback(lambda: optimiser.finish(best["weights"] if best else None))
         forward = ModelForward(module, collective.wrap(module), optim.precision, own, collective)
         tally, since = _Tally(), step
         module.train()
         forward.wrapped.train()
-        try:
-            for batch in batches(step) if _goes_on(optim, step, stale) else ():
-                began = time.perf_counter()
-                torch.manual_seed(seeding.integer(seed, "dropout", step, collective.rank))
-                batch = replace(batch, progress=step / optim.steps)
-                _step_gradients(forward, batch, terms, task, optim.accumulate, tally)
-                if not math.isfinite(optimiser.step(step)):  # the same on every worker, so that all of them stop here
-                    raise Diverged(f"the gradient is not finite at step {step + 1} (learning rate {optim.lr:g})")
-                step += 1
-                tally.seconds += time.perf_counter() - began
-                if step % optim.evaluate_every and step < optim.steps:
-                    continue
+        for batch in batches(step) if _goes_on(optim, step, stale) else ():
+            began = time.perf_counter()
+            torch.manual_seed(seeding.integer(seed, "dropout", step, collective.rank))
+            batch = replace(batch, progress=step / optim.steps)
+            _step_gradients(forward, batch, terms, task, optim.accumulate, tally)
+            terms.weigher.settle()
+            if not math.isfinite(optimiser.step(step)):  # the same on every worker, so that all of them stop here
+                raise Diverged(f"the gradient is not finite at step {step + 1} (learning rate {optim.lr:g})")
+            step += 1
+            tally.seconds += time.perf_counter() - began
+            if step % optim.evaluate_every and step < optim.steps:
+                continue
 
-                found = tally.total(collective)
-                began = time.perf_counter()
+            found = tally.total(collective)
+            began = time.perf_counter()
+            with optimiser.averaged():
                 sums = evaluate(forward, task, selection, collective)
-                evaluated = time.perf_counter() - began
-                scored = task.metrics(sums)
-                read = found.pop("tokens")
-                tokens += read
-                per_step = collective.world * (step - since)
-                metrics = {
-                    **{f"train/{name}": value / per_step for name, value in found.items()},
-                    **{f"selection/{name}": value for name, value in scored.items()},
-                    **{"cost/steps": float(step), "cost/passes": step * _cost(terms), "cost/tokens": tokens},
-                    **{"time/tokens_per_s": read / tally.seconds, "time/evaluation_s": evaluated},
-                }
-                if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
-                    raise Diverged(f"{wrong[0]} is not finite at step {step} (learning rate {optim.lr:g})")
-                if optim.patience is not None:
-                    here = score(task, scored)
-                    stale += 1
-                    if best is None or here > tuple(best["score"]):
-                        stale, best = 0, {"score": list(here), "weights": optimiser.weights()}
-                tally, since = _Tally(), step
-                yield Progress(step=step, metrics=metrics, sums=sums, state=snapshot)
-                if not _goes_on(optim, step, stale):
-                    break
-        finally:
-            if best is not None:
-                optimiser.restore(best["weights"])
+            evaluated = time.perf_counter() - began
+            scored = task.metrics(sums)
+            read = found.pop("tokens")
+            tokens += read
+            per_step = collective.world * (step - since)
+            metrics = {
+                **{f"train/{name}": value / per_step for name, value in found.items()},
+                **{f"selection/{name}": value for name, value in scored.items()},
+                **{f"train/{name}/weight": weight for name, weight in terms.weights().items()},
+                **{"cost/steps": float(step), "cost/passes": step * terms.cost(), "cost/tokens": tokens},
+                **{"time/tokens_per_s": read / tally.seconds, "time/evaluation_s": evaluated},
+            }
+            if wrong := [name for name, value in metrics.items() if not math.isfinite(value)]:
+                raise Diverged(f"{wrong[0]} is not finite at step {step} (learning rate {optim.lr:g})")
+            if optim.patience is not None:
+                here = score(task, scored)
+                stale += 1
+                if best is None or here > tuple(best["score"]):
+                    stale, best = 0, {"score": list(here), "weights": optimiser.result()}
+            tally, since = _Tally(), step
+            yield Progress(step=step, metrics=metrics, sums=sums, state=snapshot)
+            if not _goes_on(optim, step, stale):
+                break
 
 
 def _goes_on(optim: Optim, step: int, stale: int) -> bool:

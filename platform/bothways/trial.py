@@ -29,11 +29,12 @@ from bothways import (
     models,
     policy,
     seeding,
+    teachers,
     text_effects,
     tokenization,
     training,
 )
-from bothways.config import Experiment, InputSide
+from bothways.config import Experiment, InputSide, OutputSide
 from bothways.contracts import Batch, Collective, Execute
 from bothways.errors import UserError
 from bothways.results import Report
@@ -104,8 +105,9 @@ class Trial:
     """A trial of `experiment` on `dataset` by the workers of `collective`; every one of them makes this same object.
 
     `directory`: this trial's own; holds its checkpoints and its saved model. A trial that finds a checkpoint there goes
-    on from it. `notes`: one line for everything its user should know. `history`: all reports, also those made before a
-    restart. `sums`: the task's over the selection rows at the last of them, None before the first.
+    on from it. `asked`: what its first report is to say of its copies. `notes`: one line for everything its user should
+    know. `history`: all reports, also those made before a restart. `sums`: the task's over the selection rows at the
+    last of them, None before the first.
 
     Raises `UserError`, when the directory holds another experiment's checkpoint too.
     """
@@ -119,6 +121,7 @@ class Trial:
         execute: Execute,
         workspace: Workspace,
         directory: Path,
+        asked: text_effects.Asked | None = None,
     ) -> None:
         self._created = time.monotonic()
         self._started = 0.0
@@ -131,6 +134,7 @@ class Trial:
         self._execute = execute
         self._workspace = workspace
         self._directory = directory
+        self._asked = asked
         self._stored: dict[str, torch.Tensor] | None = None
         self._progress: training.Progress | None = None
         policy.check(experiment.input, experiment.data.language)
@@ -144,6 +148,7 @@ class Trial:
         models.reset(self._bundle, labels=dataset.labels, dropout=model.dropout, seed=experiment.seed)
         if experiment.optim.precision == "bf16" and workspace.bf16_is_emulated:
             self.notes.append("this CPU has no bf16 arithmetic: precision bf16 is many times slower here than fp32")
+        self._taught = teachers.Teaching(experiment, self._bundle, dataset.labels, self._paired, workspace.remember)
         self._state = self._resume()
 
     def _vocabulary(self) -> tokenization.Vocabulary | None:
@@ -175,7 +180,7 @@ class Trial:
         progresses = training.train(
             self._bundle.module,
             task=experiment.task,
-            output=experiment.output,
+            output=self._output_side(),
             optim=experiment.optim,
             seed=experiment.seed,
             batches=self._batches,
@@ -209,38 +214,39 @@ class Trial:
         experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
         beside = experiment.output.beside
         pools = [(kind, *self._pool(kind.source)) for kind in beside]
-        plan = batching.with_beside(self._plan(), pools, experiment.seed).share(rank, world)
+        labelled = mixing.plan(experiment, self._dataset, self._lengths, self._classes, self._workspace.remember)
+        plan = batching.with_beside(labelled, pools, experiment.seed).share(rank, world)
         steps, rows = plan.row.shape
-        splits = ("train", "mixed", "unlabelled") if beside else ("train", "mixed")
-        table = pa.concat_tables([self._rows(split) for split in splits])
+        read = ("train", "mixed", "unlabelled") if beside else ("train", "mixed")
+        table = pa.concat_tables([self._dataset.rows(split) for split in read])
         views = plan.steps(start, steps).views(table)
         blocks = self._execute(views, self._encode(self._training_side()))
         for step in batching.regroup(blocks, rows):
             batch = batching.collate_step(step, self._bundle.pad_id, beside).to(self._workspace.device)
             self._started = self._started or time.monotonic()
-            yield batch
+            yield self._taught(batch)
 
-    def _plan(self) -> batching.Plan:
-        """The labelled views of each step."""
-        dataset, experiment = self._dataset, self.experiment
-        key = ("domain odds", dataset.digest, experiment.data.unlabelled_source, experiment.data.language)
-        return mixing.plan(
-            experiment,
-            [table.num_rows for table in dataset.mixed],
-            lengths=self._lengths,
-            odds=lambda: self._workspace.remember(key, lambda: mixing.domain_odds(dataset, experiment.data)),
-        )
+    def _classes(self, split: str = "train") -> batching.I64 | None:
+        """The class of every row of a split; None where rows have other labels than one class each."""
+        labels = self._dataset.rows(split)["label"]
+        if pa.types.is_integer(labels.type):
+            return np.asarray(labels.to_numpy(), np.int64)
+        if self.experiment.optim.sampling == "balanced" or self.experiment.input.augment.balance:
+            raise UserError("balanced sampling and augmentation need rows of one class each")
+        return None
 
-    def _rows(self, split: str) -> pa.Table:
-        """The rows of a split; of `mixed`, those of all sources, one after another."""
-        empty = self._dataset.train.slice(0, 0)
-        return pa.concat_tables([empty, *self._dataset.mixed]) if split == "mixed" else getattr(self._dataset, split)
+    def _output_side(self) -> OutputSide:
+        """The output side for the training rows as they are."""
+        classes = self._classes()
+        if classes is None:
+            return self.experiment.output
+        return self.experiment.output.for_classes(np.bincount(classes, minlength=len(self._dataset.labels)).tolist())
 
     def _pool(self, source: str) -> tuple[int, batching.I64]:
         """Where the rows of a `Beside.source` begin among those of training, and the tokens of each."""
         if source == "labelled":
             return 0, self._lengths("train")
-        return self._dataset.train.num_rows + self._rows("mixed").num_rows, self._lengths("unlabelled")
+        return self._dataset.train.num_rows + self._dataset.rows("mixed").num_rows, self._lengths("unlabelled")
 
     def _training_side(self) -> InputSide | None:
         """The input side for training rows; None when it would change nothing."""
@@ -250,16 +256,16 @@ class Trial:
 
     def _effects(self) -> dict[str, float]:
         statistics = self._encode(self._training_side()).statistics
-        return text_effects.of_copies(self._dataset.train, self.experiment, statistics)
+        return text_effects.of_copies(self._dataset.train, self.experiment, statistics, self._asked)
 
     def _encode(self, side: InputSide | None) -> batching.Encode:
         experiment = self.experiment
         statistics = None
         if side is not None and side.augment.policy:
-            language = experiment.data.language
+            language, label_words = experiment.data.language, side.protect.label_words > 0
             statistics = self._workspace.remember(
-                ("statistics", self._dataset.digest, language, side.segmentation),
-                lambda: policy.statistics(self._dataset.train, language, side.segmentation),
+                ("statistics", self._dataset.digest, language, side.segmentation, label_words),
+                lambda: policy.statistics(self._dataset.train, language, side.segmentation, label_words=label_words),
             )
         return batching.Encode(
             tokenizer_path=self._bundle.path,
@@ -276,7 +282,7 @@ class Trial:
         """Tokens of every original of a split, as it stands in the data: the same for every input side."""
         model = self.experiment.model
         key = ("lengths", split, self._dataset.digest, model.source, model.vocabulary, model.max_length)
-        views = batching.evaluation_views(self._rows(split))
+        views = batching.evaluation_views(self._dataset.rows(split))
         return self._workspace.remember(key, lambda: batching.lengths(self._encode(None)(views)))
 
     # -- evaluation and the model -----------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ from bothways import analysis, data, spaces
 from bothways.assets import resolve
 from bothways.config import Experiment, Search
 from bothways.edges.local import OneWorker, execute
-from bothways.edges.ray_tune import Mode, PointSearch, sampler, scheduler
+from bothways.edges.ray_tune import PointSearch, sampler, scheduler
+from bothways.goals import Goals
 from bothways.trial import Diverged, Trial, Workspace
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "joint.yaml"
@@ -43,7 +44,8 @@ optim.head_lr: {log: [1e-4, 1e-2]}
 output.trainable.name: [full, head]
 """
 """Knobs beside those of the joint space, some settings of which are bad: a search has to find out which."""
-METRIC, MODE = "selection/log_loss", Mode.__args__[0]  # type: ignore[attr-defined]
+GOALS = Goals(metric="selection/log_loss", mode="min")
+METRIC = GOALS.metric
 LIMIT = 1 / 5
 
 
@@ -146,9 +148,9 @@ class Found:
 def search(chosen: Search, space: spaces.Space, what: Experiment, table: Table, *, stops: bool) -> Found:
     """The search of `chosen.trials` trials, one at a time; without `stops` every trial goes to its end."""
     first = space.first_points(what)
-    proposals = PointSearch(space, first=first, past=[], metric=METRIC, mode=MODE, sampler=sampler(chosen))
-    asha = scheduler(chosen, what.optim.steps, METRIC, MODE)
-    sign = -1 if MODE == "min" else 1
+    proposals = PointSearch(space, first=first, past=[], goals=GOALS, sampler=sampler(chosen))
+    asha = scheduler(chosen, what.optim.steps, GOALS)
+    sign = -1
     best: tuple[float, Experiment, Mapping[str, Any]] | None = None
     steps = stopped = 0
     for name in map(str, range(chosen.trials)):

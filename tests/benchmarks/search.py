@@ -101,6 +101,7 @@ def search(base: Any, trials: int) -> tuple[float, list[Any], float]:
     from bothways.edges.ray_train import Lanes
     from bothways.edges.ray_tune import run_search
     from bothways.edges.record import Pump, Record
+    from bothways.goals import Goals
 
     dataset, events = loading.load(base.data), list[Any]()
     with tempfile.TemporaryDirectory() as folder:
@@ -121,8 +122,7 @@ def search(base: Any, trials: int) -> tuple[float, list[Any], float]:
                 hub=hub,
                 directory=directory,
                 lanes=lanes,
-                metric="selection/accuracy",
-                mode="max",
+                goals=Goals(metric="selection/accuracy", mode="max"),
             )
         seconds = time.monotonic() - began
         pump.drain()

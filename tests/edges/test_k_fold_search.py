@@ -10,6 +10,7 @@ import pytest
 from bothways import data, spaces
 from bothways.config import Experiment, Run, Search
 from bothways.cross_validation import CrossValidation, experiments
+from bothways.goals import Goals
 from bothways.results import Report
 from bothways.trial import Trial, Workspace
 
@@ -54,8 +55,7 @@ def test_trials_are_compared_over_folds_stopped_within_them_and_equal_the_local_
             hub=hub,
             directory=tmp_path,
             lanes=lanes,
-            metric="selection/log_loss",
-            mode="min",
+            goals=Goals(metric="selection/log_loss", mode="min"),
         )
     events = ray.get(hub.events.remote(0))
     jobs = {e.trial_id: e.job for e in events if e.job}

@@ -12,6 +12,7 @@ import pytest
 from bothways import spaces
 from bothways.config import Experiment, Search
 from bothways.edges.hub import Event, Outcome
+from bothways.goals import Goals
 from bothways.results import Report
 
 pytestmark = pytest.mark.ray
@@ -62,8 +63,7 @@ def searched(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Eve
         hub=hub,
         directory=tmp_path,
         lanes=range(2),
-        metric="selection/accuracy",
-        mode="max",
+        goals=Goals(metric="selection/accuracy", mode="max"),
     )
     ray.get(hub.close.remote())
     for lane in lanes:
@@ -117,8 +117,7 @@ def test_a_resumed_search_keeps_its_numbers_goes_on_with_what_was_unfinished_and
             Past(number=0, point=done, status="finished", curve={30: 0.6, 90: 0.7}),
             Past(number=3, point=open_, curve={30: 0.6}),
         ],
-        metric="selection/accuracy",
-        mode="max",
+        goals=Goals(metric="selection/accuracy", mode="max"),
         seed=0,
     )
     suggested = [search.suggest(f"t{k}") for k in range(4)]
@@ -135,7 +134,7 @@ def test_a_point_that_was_tried_is_not_tried_again_while_there_is_another(tmp_pa
 
     (tmp_path / "space.yaml").write_text("optim.lr: [1e-5, 1e-4, 1e-3]\ncontrol: {optim.lr: 1e-4}\n")
     space = spaces.load_space(tmp_path / "space.yaml")
-    search = PointSearch(space, first=space.first_points(BASE), past=[], metric="m", mode="max", seed=0)
+    search = PointSearch(space, first=space.first_points(BASE), past=[], goals=Goals(metric="m", mode="max"), seed=0)
     points = []
     for k in range(3):
         points.append(search.suggest(f"t{k}")["point"]["optim.lr"])
@@ -147,7 +146,7 @@ def test_a_point_that_was_tried_is_not_tried_again_while_there_is_another(tmp_pa
 def asha(past: list[Any], **search: Any) -> Any:
     from bothways.edges.ray_tune import scheduler
 
-    return scheduler(Search(space="", **search), 64, "m", "min", past)
+    return scheduler(Search(space="", **search), 64, Goals(metric="m", mode="min"), past)
 
 
 def decision(scheduler: Any, number: int, step: int, value: float) -> str:
@@ -180,7 +179,7 @@ def test_the_sampler_is_not_told_the_score_of_a_stopped_trial_as_a_result(tmp_pa
 
     (tmp_path / "space.yaml").write_text(SPACE)
     space = spaces.load_space(tmp_path / "space.yaml")
-    search = PointSearch(space, first=[], past=[], metric="m", mode="min", seed=0)
+    search = PointSearch(space, first=[], past=[], goals=Goals(metric="m", mode="min"), seed=0)
     for name, last in {"a": {}, "b": {"ended": "finished"}, "c": {"ended": "failed"}}.items():
         search.suggest(name)
         search.on_trial_result(name, {"step": 10, "m": 0.7})
@@ -197,7 +196,7 @@ def test_as_many_trials_as_lanes_are_under_way_and_one_more_also_when_their_numb
     (tmp_path / "space.yaml").write_text(SPACE)
     space = spaces.load_space(tmp_path / "space.yaml")
     lanes = [0]
-    search = OneAhead(PointSearch(space, first=[], past=[], metric="m", mode="max", seed=0), lanes)
+    search = OneAhead(PointSearch(space, first=[], past=[], goals=Goals(metric="m", mode="max"), seed=0), lanes)
 
     def under_way(names: str) -> int:
         return sum(search.suggest(name) is not None for name in names)

@@ -40,7 +40,7 @@ class Plain:
 
     def outputs(self, batch: Batch, embeddings: Tensor | None = None) -> Outputs:
         self.read = embeddings
-        return Outputs(self.last(self.features), self.features)
+        return Outputs(self.last(self.features), self.features, self.last.weight)
 
     def own(self, objective: Any) -> nn.Module:
         assert self.made is not None

@@ -1,14 +1,13 @@
-"""Every objective's contract, then each one's formula against a float64 reference."""
+"""Every objective's contract. Their formulas: test_objective_formulas.py."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,6 +16,7 @@ from bothways.batching import Encode, collate, collate_step, evaluation_views
 from bothways.config import Term
 from bothways.contracts import Batch, Loss
 from bothways.errors import UserError
+from bothways.output_side.mixing import Mixture
 from bothways.registry import OBJECTIVES, Component
 from bothways.tasks.classification import Classification
 from bothways.training import ModelForward, own_modules
@@ -29,19 +29,40 @@ ACTIVE: dict[str, list[dict[str, Any]]] = {
     "label_smoothing": [{"epsilon": 0.2}, {"epsilon": 0.2, "augmented_only": True}],
     "rdrop": [{"alpha": 2.0}],
     "consistency": [{"confidence": 0.0}, {"rows": "labelled", "per_row": 2, "annealing": "linear", "confidence": 0.45}],
-    "coral": [{}],
+    "coral": [{"strength": 0.05}],
     "mmd": [{"strength": 0.01, "per_row": 2}],
     "dann": [{"strength": 0.5, "per_row": 2}],
-    "domain_embedding": [{"loss": "dann"}, {"loss": "coral", "strength": 3.0}, {"strength": 0.01, "per_row": 2}],
+    "domain_embedding": [{"loss": "dann"}, {"loss": "coral", "strength": 0.05}, {"strength": 0.01, "per_row": 2}],
     "gan": [{"matching": 0.0}, {"strength": 0.5, "per_row": 2}],
     "adversarial": [
         {"method": "fgm", "lr": 0.3},
         {"method": "pgd", "steps": 3, "lr": 0.2, "init_mag": 0.4, "max_norm": 0.35, "beta": 0.5},
+        {"method": "freelb", "steps": 3, "lr": 0.2, "max_norm": 0.35},
+        {"method": "smart", "steps": 1, "lr": 0.1, "init_mag": 0.01},
+        {"method": "vat", "steps": 2, "lr": 1.0},
+        {"method": "vat", "lr": 1.0, "per_row": 2},
+    ],
+    "focal": [{"gamma": 2.0}],
+    "mixup": [{"a": 1.0}, {"a": 1.0, "layer": 2}],
+    "supervised_contrastive": [{"share": 0.7}],
+    "margin": [{"m": 0.4}],
+    "distillation": [
+        {"teachers": [tiny.saved_model()], "alpha": 0.7},
+        {"teachers": [tiny.saved_model(), tiny.saved_model(seed=1)], "alpha": 1.0, "temperature": 3.0},
     ],
 }
-OF_THE_WHOLE = [("coral", 0), ("mmd", 0), ("domain_embedding", 1), ("domain_embedding", 2), ("gan", 1)]
-"""Those with a statistic of the whole batch: slices have their own."""
+IN_BATCH = {
+    "mixup": "a row is mixed with another one of its batch, drawn by position",
+    "supervised_contrastive": "a row is compared with the others of its batch",
+    "coral": "covariances are of all rows",
+    "mmd": "a row is compared with the others of its batch",
+    "domain_embedding": "for the losses coral and mmd, as above",
+    "gan": "feature matching compares means of all rows",
+}
+"""Whose loss of a row depends on which rows share its batch: slices do not add up to it."""
 SETTINGS = [pytest.param(name, knobs, id=f"{name}-{i}") for name in NAMES for i, knobs in enumerate(ACTIVE[name])]
+ROW_BY_ROW = [setting for setting in SETTINGS if setting.values[0] not in IN_BATCH]
+IN_ANY_ORDER = [setting for setting in SETTINGS if setting.values[0] != "mixup"]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +79,14 @@ def model(dropout: float) -> Any:
 
 
 def with_beside(objective: Component, batch: Batch) -> Batch:
-    """The batch with what the objective reads beside it: rows drawn from a few others, as the trial would give them."""
+    """The batch with what the objective reads beside it, rows drawn from a few others and what its teachers say, as the
+    trial would give them."""
+    for teacher in objective.taught_by:  # type: ignore[attr-defined]
+        if teacher not in batch.taught:
+            bundle, _ = models.load_saved(Path(teacher.directory))
+            with torch.no_grad():
+                said = bundle.module.eval()(**batch.inputs).logits
+            batch = replace(batch, taught={**batch.taught, teacher: said})
     kind = objective.beside  # type: ignore[attr-defined]
     if kind is None or kind in batch.beside:
         return batch
@@ -80,6 +108,17 @@ def run(objective: Component, module: Any, batch: Batch, seed: int = 0) -> tuple
     loss = objective(forward, with_beside(objective, batch), TASK)  # type: ignore[operator]
     loss.total.backward()
     return loss, {name: value.grad.clone() for name, value in module.named_parameters() if value.grad is not None}
+
+
+@pytest.fixture
+def drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random starts are drawn by position: here all rows have the same."""
+
+    def pattern(like: Tensor, *_: Any, **__: Any) -> Tensor:
+        return torch.sin(torch.arange(like.shape[-1]) * 1.7).expand_as(like).clone()
+
+    monkeypatch.setattr(torch, "randn_like", pattern)
+    monkeypatch.setattr(Tensor, "uniform_", lambda like, *_, **__: like.copy_(pattern(like)))
 
 
 def forwarded(module: Any, objective: Component) -> ModelForward:
@@ -126,10 +165,9 @@ def test_an_objective_moves_the_model_elsewhere_than_cross_entropy(
     )
 
 
-@pytest.mark.parametrize(("name", "knobs"), SETTINGS)
+@pytest.mark.usefixtures("drawn_alike")
+@pytest.mark.parametrize(("name", "knobs"), IN_ANY_ORDER)
 def test_the_order_of_the_rows_does_not_matter(name: str, knobs: dict[str, Any], batch: Batch) -> None:
-    if knobs.get("init_mag"):
-        knobs = {**knobs, "init_mag": 0.0}  # its start is drawn by position
     objective, order = OBJECTIVES.build({"name": name, **knobs}), torch.tensor([3, 0, 5, 1, 4, 2])
     batch = with_beside(objective, batch)
     shuffled = replace(
@@ -137,6 +175,7 @@ def test_the_order_of_the_rows_does_not_matter(name: str, knobs: dict[str, Any],
         inputs={key: value[order] for key, value in batch.inputs.items()},
         labels=batch.labels[order],
         is_copy=batch.is_copy[order],
+        taught={teacher: logits[order] for teacher, logits in batch.taught.items()},
     )
     module = model(0.0)
     there, back = run(objective, module, batch), run(objective, module, shuffled)
@@ -144,12 +183,9 @@ def test_the_order_of_the_rows_does_not_matter(name: str, knobs: dict[str, Any],
     assert all(torch.allclose(value, back[1][key], atol=1e-5) for key, value in there[1].items())
 
 
-@pytest.mark.parametrize(
-    ("name", "knobs"), [s for s in SETTINGS if s.id not in {f"{name}-{i}" for name, i in OF_THE_WHOLE}]
-)
+@pytest.mark.usefixtures("drawn_alike")
+@pytest.mark.parametrize(("name", "knobs"), ROW_BY_ROW)
 def test_slices_weighted_by_their_rows_add_up_to_the_batch(name: str, knobs: dict[str, Any], batch: Batch) -> None:
-    if knobs.get("init_mag"):
-        knobs = {**knobs, "init_mag": 0.0}
     objective, module = OBJECTIVES.build({"name": name, **knobs}), model(0.0)
     batch = with_beside(objective, batch)
     whole = run(objective, module, batch)[1]
@@ -186,7 +222,8 @@ def test_the_passes_declared_are_the_rows_the_model_sees(name: str, knobs: dict[
     )
     objective = OBJECTIVES.build({"name": name, **knobs})
     run(objective, module, batch)
-    assert sum(seen) == objective.passes[0] * len(batch)
+    taught = len(objective.taught_by) * len(batch)  # by other models, before the step
+    assert sum(seen) + taught == objective.passes[0] * len(batch)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
@@ -204,156 +241,55 @@ def test_every_family_of_encoders_is_served(name: str, family: str) -> None:
     assert set(gradients) == {key for key, _ in bundle.module.named_parameters()}
 
 
-# -- formulas ------------------------------------------------------------------------------------------------------
-
-
-class Table:
-    """A stand-in for the model: logits are a table the test owns, two views have two tables."""
-
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
-
-    def __call__(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
-        return self.logits[: len(batch)]
-
-
-def rows_of(labels: list[int], copies: list[bool]) -> Batch:
-    size = len(labels)
-    return Batch(
-        inputs={"attention_mask": torch.ones(size, 1, dtype=torch.int64)},
-        labels=torch.tensor(labels),
-        is_copy=torch.tensor(copies),
-    )
-
-
-def log_softmax(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.asarray(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
-
-
-LOGITS = np.random.default_rng(0).normal(size=(8, 3)) * 2
-ROWS = rows_of([0, 2, 1, 1], [False, True, True, False])
-HARD = -log_softmax(LOGITS[:4])[np.arange(4), [0, 2, 1, 1]]
-
-
-def reference(name: str, knobs: dict[str, Any], logits: np.ndarray[Any, Any]) -> float:
-    """The definitions of the papers, in numpy."""
-    first, labels = log_softmax(logits[:4]), [0, 2, 1, 1]
-    hard = -first[np.arange(4), labels]
-    if name == "cross_entropy":
-        return float((np.array(knobs["class_weights"])[labels] * hard).mean())
-    if name == "label_smoothing":
-        epsilon = knobs["epsilon"] * (np.array([0, 1, 1, 0]) if knobs.get("augmented_only") else np.ones(4))
-        target = np.eye(3)[labels] * (1 - epsilon)[:, None] + epsilon[:, None] / 3
-        return float(-(target * first).sum(1).mean())
-    second = log_softmax(logits[4:])
-    hard_again = -second[np.arange(4), labels]
-    there = (np.exp(first) * (first - second)).sum(1)
-    back = (np.exp(second) * (second - first)).sum(1)
-    return float((hard + hard_again).mean() / 2 + knobs["alpha"] * ((there + back) / 2).mean())
-
-
-@pytest.mark.parametrize(
-    ("name", "knobs"),
-    [
-        ("cross_entropy", {"class_weights": [0.5, 1.0, 3.0]}),
-        ("label_smoothing", {"epsilon": 0.2}),
-        ("label_smoothing", {"epsilon": 0.2, "augmented_only": True}),
-        ("rdrop", {"alpha": 3.0}),
-    ],
-)
-def test_the_value_and_its_gradient_are_the_papers(name: str, knobs: dict[str, Any]) -> None:
-    logits = torch.tensor(LOGITS, requires_grad=True)
-    loss = OBJECTIVES.build({"name": name, **knobs})(Table(logits), ROWS, TASK)
-    assert float(loss.total.detach()) == pytest.approx(reference(name, knobs, LOGITS), rel=1e-12)
-    loss.total.backward()
-    numeric = np.zeros_like(LOGITS)
-    for at in np.ndindex(*LOGITS.shape):
-        for sign in (1, -1):
-            moved = LOGITS.copy()
-            moved[at] += sign * 1e-5
-            numeric[at] += sign * reference(name, knobs, moved) / 2e-5
-    assert logits.grad is not None
-    np.testing.assert_allclose(logits.grad.numpy(), numeric, atol=1e-9)
-
-
-class Linear:
-    """A stand-in whose logits are linear in the embeddings, so that the worst direction is known in closed form."""
-
-    def __init__(self, embeddings: Tensor, weights: Tensor) -> None:
-        self.embeddings, self.weights = embeddings, weights
-
-    def embed(self, batch: Batch) -> Tensor:
-        return self.embeddings
-
-    def inner(self, batch: Batch, embeddings: Tensor) -> Tensor:
-        return embeddings.flatten(1) @ self.weights
-
-    def __call__(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
-        assert embeddings is not None
-        self.seen = embeddings.detach()
-        return self.inner(batch, embeddings)
-
-
-def linear() -> tuple[Linear, Batch]:
-    draw = torch.Generator().manual_seed(1)
-    embeddings = torch.randn(3, 2, 4, generator=draw, dtype=torch.float64)
-    mask = torch.tensor([[1, 1], [1, 0], [1, 1]])
-    batch = Batch(
-        inputs={"attention_mask": mask}, labels=torch.tensor([0, 1, 1]), is_copy=torch.zeros(3, dtype=torch.bool)
-    )
-    return Linear(embeddings, torch.randn(8, 2, generator=draw, dtype=torch.float64)), batch
-
-
-def worst_direction(stub: Linear, batch: Batch, at: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Gradient of cross-entropy with respect to the embeddings, (p - onehot) W^T, on real tokens, at unit length."""
-    weights = stub.weights.numpy()
-    p = np.exp(log_softmax(at.reshape(3, 8) @ weights))
-    gradient = ((p - np.eye(2)[batch.labels.numpy()]) @ weights.T).reshape(3, 2, 4)
-    gradient = gradient * batch.inputs["attention_mask"].numpy()[..., None]
-    return np.asarray(gradient / np.linalg.norm(gradient.reshape(3, 8), axis=1)[:, None, None])
-
-
-def test_fgm_goes_lr_along_the_gradient_and_leaves_padding_alone() -> None:
-    stub, batch = linear()
-    loss = OBJECTIVES.build({"name": "adversarial", "lr": 0.3, "beta": 0.5})(stub, batch, TASK)
-    clean = stub.embeddings.numpy()
-    expected = clean + 0.3 * worst_direction(stub, batch, clean)
-    np.testing.assert_allclose(stub.seen[3:].numpy(), expected, atol=1e-12)
-    assert torch.equal(stub.seen[:3], stub.embeddings)
-    hard = [-log_softmax(x.reshape(3, 8) @ stub.weights.numpy())[range(3), batch.labels] for x in (clean, expected)]
-    assert float(loss.total) == pytest.approx(hard[0].mean() + 0.5 * hard[1].mean(), rel=1e-12)
-    assert hard[1].mean() > hard[0].mean()
-
-
-def test_pgd_takes_its_steps_and_stays_in_its_ball() -> None:
-    stub, batch = linear()
-    knobs = {"method": "pgd", "steps": 3, "lr": 0.3, "max_norm": 0.5}
-    OBJECTIVES.build({"name": "adversarial", **knobs})(stub, batch, TASK)
-    clean = stub.embeddings.numpy()
-    found = np.zeros_like(clean)
-    for _ in range(3):
-        found = found + 0.3 * worst_direction(stub, batch, clean + found)
-        norms = np.linalg.norm(found.reshape(3, 8), axis=1)[:, None, None]
-        found = found * np.minimum(1, 0.5 / norms)
-    np.testing.assert_allclose(stub.seen[3:].numpy() - clean, found, atol=1e-12)
-    np.testing.assert_allclose(np.linalg.norm(found.reshape(3, 8), axis=1), 0.5)
-
-
-def test_a_random_start_has_its_size_and_is_zero_on_padding() -> None:
-    stub, batch = linear()
-    torch.manual_seed(0)
-    OBJECTIVES.build({"name": "adversarial", "method": "pgd", "lr": 1e-9, "init_mag": 0.6})(stub, batch, TASK)
-    start = (stub.seen[3:] - stub.embeddings).numpy()
-    assert not start[1, 1].any()
-    assert 0 < np.abs(start[0]).max() <= 0.6 / np.sqrt(2 * 4) + 1e-8
-    assert np.abs(start[1, 0]).max() <= 0.6 / np.sqrt(4) + 1e-8
-
-
-def test_fgm_refuses_what_belongs_to_pgd() -> None:
-    with pytest.raises(ValidationError, match="method: pgd"):
-        OBJECTIVES.build({"name": "adversarial", "method": "fgm", "steps": 3})
-
-
 def test_class_weights_of_another_number_of_classes_are_refused(batch: Batch) -> None:
     with pytest.raises(UserError, match="3 entries, the data 2 classes"):
         run(OBJECTIVES.build({"name": "cross_entropy", "class_weights": [1, 1, 1]}), model(0.0), batch)
+
+
+@pytest.mark.parametrize("method", ["smart", "vat"])
+def test_a_divergence_is_that_of_the_perturbation_and_not_of_dropout(method: str, batch: Batch) -> None:
+    knobs = {"method": method, "steps": 2, "lr": 1e-9, "init_mag": 1e-9}  # it goes nowhere
+    loss, _ = run(OBJECTIVES.build({"name": "adversarial", **knobs}), model(0.3), batch)
+    assert float(loss.parts["divergence"]) < 1e-9
+
+
+def test_freelb_keeps_its_dropout_and_gathers_the_gradient_of_every_pass(batch: Batch) -> None:
+    knobs = {"method": "freelb", "steps": 3, "lr": 1e-9}  # it goes nowhere
+    loss, gradients = run(OBJECTIVES.build({"name": "adversarial", **knobs}), model(0.3), batch)
+    plain, expected = run(OBJECTIVES.build("cross_entropy"), model(0.3), batch)
+    assert float(loss.total.detach()) == pytest.approx(float(plain.total.detach()), rel=1e-5)
+    assert all(torch.allclose(gradients[key], value, atol=1e-6) for key, value in expected.items())
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("layer", [1, 2])
+def test_what_is_mixed_inside_the_model_is_one_row_the_other_or_between(family: str, layer: int) -> None:
+    bundle = models.load(tiny.model_dir(family), tiny.LABELS)
+    models.reset(bundle, labels=tiny.LABELS, dropout=0.0, seed=3)
+    with torch.no_grad():
+        for value in bundle.module.parameters():  # far from each other, as random rows are not to a small model
+            value *= 8 if value.dim() > 1 else 1
+    encode = Encode(tokenizer_path=bundle.path, max_length=24, paired=False)
+    rows = collate(encode(evaluation_views(tiny.rows(6, seed=5))), pad_id=0)
+    rows = replace(rows, inputs={k: v[rows.inputs["attention_mask"].sum(1).argsort()] for k, v in rows.inputs.items()})
+    mask, longest_first = rows.inputs["attention_mask"], torch.arange(5, -1, -1)  # the partners of the first three
+    forward = ModelForward(bundle.module.train(), bundle.module, "fp32")
+
+    def mixed(share: float) -> Tensor:
+        with torch.no_grad(), Mixture(torch.full((6,), share), longest_first, mask).within(forward.layers(), layer):
+            return forward(rows)
+
+    with torch.no_grad():
+        plain = forward(rows)
+    assert not torch.equal(mask[0], mask[5])
+    assert plain.std(dim=0).min() > 0.01
+    longer = slice(3, 6)  # rows at least as long as their partners: alone, they are as without a mixture
+    torch.testing.assert_close(mixed(1.0)[longer], plain[longer])
+    torch.testing.assert_close(mixed(0.0)[:3], plain[longest_first][:3])
+    assert (mixed(0.6) - plain).abs().amax(dim=-1).min() > 1e-4
+    torch.testing.assert_close(forward(rows).detach(), plain)  # no hook stays
+
+
+def test_a_layer_that_the_model_does_not_have_is_refused(batch: Batch) -> None:
+    with pytest.raises(UserError, match=r"mixup\.layer 3: the model has 3 layers, so 2 is the last"):
+        run(OBJECTIVES.build({"name": "mixup", "layer": 3}), model(0.0), batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -157,3 +158,49 @@ def test_repeating_a_batch_puts_the_views_one_after_the_other() -> None:
     assert twice.inputs["input_ids"].tolist() == [[1], [2], [1], [2]]
     assert twice.labels.tolist() == [0, 1, 0, 1]
     assert torch.equal(twice.slice(2, 4).is_copy, batch.is_copy)
+
+
+UNEQUAL = np.array([0] * 40 + [1] * 10 + [2] * 4)
+
+
+def of_classes(**how: Any) -> Plan:
+    augment = how.pop("augment", Augment())
+    counts = np.random.default_rng(3).integers(3, 40, len(UNEQUAL))
+    return plan(counts, augment, batch_size=9, steps=60, seed=how.pop("seed", 1), classes=UNEQUAL, **how)
+
+
+def test_balanced_sampling_shows_classes_equally_often_and_the_rows_of_one_as_well() -> None:
+    found = of_classes(balanced=True, augment=Augment(n_aug=1))
+    assert np.bincount(UNEQUAL[found.row.ravel()]).tolist() == [180, 180, 180]
+    seen = Counter(views(found))
+    assert set(seen.values()) == {1}, "a row comes back in another epoch, so its copies are others"
+    for kind in range(3):
+        times = Counter((row, copy) for _, row, copy in seen if UNEQUAL[row] == kind)
+        assert len(times) == 2 * (kind == UNEQUAL).sum()
+        assert max(times.values()) - min(times.values()) <= 1
+    assert views(found) == views(of_classes(balanced=True, augment=Augment(n_aug=1)))
+    assert views(found) != views(of_classes(balanced=True, augment=Augment(n_aug=1), seed=2))
+    assert views(of_classes()) == views(made_alike())
+
+
+def made_alike() -> Plan:
+    counts = np.random.default_rng(3).integers(3, 40, len(UNEQUAL))
+    return plan(counts, Augment(), batch_size=9, steps=60, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("n_aug", "keep", "copies"), [(0, True, [1, 4, 10]), (1, True, [2, 8, 20]), (2, False, [2, 8, 20])]
+)
+def test_balanced_augmentation_gives_rarer_classes_more_copies(n_aug: int, keep: bool, copies: list[int]) -> None:
+    found = of_classes(augment=Augment(n_aug=n_aug, keep_original=keep, balance=True))
+    first_epoch = [(row, copy) for epoch, row, copy in views(found) if epoch == 0]
+    assert len(set(first_epoch)) == len(first_epoch) == 40 * copies[0] + 10 * copies[1] + 4 * copies[2]
+    for kind, each in enumerate(copies):
+        seen = {row: {c for r, c in first_epoch if r == row} for row in np.flatnonzero(kind == UNEQUAL)}
+        assert all(found == set(range(1 - keep, each + 1 - keep)) for found in seen.values())
+
+
+def test_no_row_gets_more_copies_than_there_may_be() -> None:
+    classes = np.array([0] * 500 + [1])
+    found = plan(np.full(501, 9), Augment(balance=True), batch_size=1, steps=565, seed=0, classes=classes)
+    assert sorted(copy for _, row, copy in views(found) if row == 500) == list(range(65))

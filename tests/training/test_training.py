@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 
+from bothways import training
 from bothways.config import Optim
+from bothways.edges.local import OneWorker
 from bothways.errors import UserError
 from bothways.optimizer import learning_rate
 from bothways.results import Report
@@ -27,13 +31,13 @@ def weights(workspace: Workspace) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in state.items()}
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant", "inverse_sqrt"])
 def test_the_rate_warms_up_to_lr_then_follows_the_schedule_and_is_never_zero(schedule: Any) -> None:
     optim = Optim(steps=100, warmup=0.1, lr=0.5, schedule=schedule)
     rates = [learning_rate(optim, step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.05 * (step + 1) for step in range(10)])
     assert max(rates) == rates[9] == rates[10] == 0.5
-    middle = {"linear": 0.25, "cosine": 0.25, "constant": 0.5}[schedule]
+    middle = {"linear": 0.25, "cosine": 0.25, "constant": 0.5, "inverse_sqrt": 0.5 * (10 / 55) ** 0.5}[schedule]
     assert rates[55] == pytest.approx(middle)
     assert min(rates) > 0
 
@@ -167,3 +171,74 @@ def test_dropout_of_the_model_is_replaced_and_comes_back(tmp_path: Path, workspa
 def test_a_model_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
         tiny.trial(tiny.experiment(model={"source": str(tmp_path / "nowhere")}), tmp_path)
+
+
+def test_the_averaged_weights_are_what_is_evaluated_and_kept(tmp_path: Path, workspace: Workspace) -> None:
+    optim = {"steps": 6, "evaluate_every": 1, "average": "ema", "ema_decay": 0.5, "lr": 0.01}
+    trial = tiny.trial(tiny.experiment(optim=optim), tmp_path, workspace)
+    expected = weights(workspace)
+    found = []
+    for report in trial.reports():
+        decay = min(0.5, (1 + report.step) / (10 + report.step))
+        last = weights(workspace)
+        expected = {name: decay * value + (1 - decay) * last[name] for name, value in expected.items()}
+        found.append(report.metrics["selection/log_loss"])
+    kept = weights(workspace)
+    assert any((kept[name] - last[name]).abs().max() > 1e-3 for name in kept)
+    for name, value in expected.items():
+        torch.testing.assert_close(kept[name], value, rtol=1e-4, atol=1e-6)
+    module = workspace.model(tiny.model_dir(), tiny.LABELS).module
+    forward = training.ModelForward(module, module, "fp32")
+    sums = training.evaluate(forward, trial.experiment.task, trial._evaluation_batches("selection")[0], OneWorker())
+    assert trial.experiment.task.metrics(sums)["log_loss"] == found[-1]
+
+
+@pytest.mark.parametrize("algorithm", ["adamw", "nadam", "radam", "sgd", "adafactor"])
+@pytest.mark.parametrize("patience", [None, 2])
+@pytest.mark.slow
+def test_averaged_training_goes_on_to_the_last_bit(
+    tmp_path: Path, workspace: Workspace, algorithm: str, patience: int | None
+) -> None:
+    optim = {"steps": 6, "evaluate_every": 1, "average": "ema", "algorithm": algorithm, "patience": patience}
+    what = tiny.experiment(optim=optim, output={"trainable": {"name": "gradual_unfreezing", "every": 1}})
+    list(tiny.trial(what, tmp_path / "straight", workspace).reports())
+    expected = weights(workspace)
+    for stop in (1, 2, 3, 5):
+        broken = tiny.trial(what, tmp_path / str(stop), workspace)
+        for report in broken.reports():
+            if report.step == stop:
+                broken.checkpoint()
+                break
+        list(tiny.trial(what, tmp_path / str(stop), workspace).reports())
+        assert all(torch.equal(value, expected[name]) for name, value in weights(workspace).items())
+
+
+def test_balanced_class_weights_are_those_of_the_training_rows(tmp_path: Path, workspace: Workspace) -> None:
+    data = tiny.dataset()
+    labels = pa.array([0] * 32 + [1] * 8, pa.int64())
+    data = dataclasses.replace(data, train=data.train.set_column(3, "label", labels), digest="unequal")
+    found = []
+    for weights_ in ("balanced", [40 / (2 * 32), 40 / (2 * 8)], []):
+        output = {"objectives": [{"name": "cross_entropy", "class_weights": weights_}]}
+        what = tiny.experiment(output=output, optim={"steps": 5})
+        assert what.spec()["output"]["objectives"][0]["class_weights"] == weights_
+        *_, last = tiny.trial(what, tmp_path / str(len(found)), workspace, data).reports()
+        found.append(last.metrics["train/loss"])
+    assert found[0] == found[1] != found[2]
+
+
+def test_balanced_sampling_and_copies_reach_the_training(tmp_path: Path, workspace: Workspace) -> None:
+    data = tiny.dataset()
+    labels = pa.array([0] * 36 + [1] * 4, pa.int64())
+    data = dataclasses.replace(data, train=data.train.set_column(3, "label", labels), digest="very unequal")
+    policy = {"policy": [[{"name": "random_swap", "p": 0.5}]]}
+    for parts, expected in (
+        ({"optim": {"steps": 10, "sampling": "balanced"}}, [40, 40]),
+        ({"optim": {"steps": 9}, "input": {"augment": {"balance": True, **policy}}}, [36, 36]),
+        ({"optim": {"steps": 5}}, [36, 4]),
+    ):
+        trial = tiny.trial(tiny.experiment(**parts), tmp_path / str(expected), workspace, data)
+        batches = list(trial._batches(0))
+        assert torch.bincount(torch.cat([batch.labels for batch in batches])).tolist() == expected
+        copies = sum(int(batch.is_copy.sum()) for batch in batches)
+        assert copies == (32 if "input" in parts else 0)

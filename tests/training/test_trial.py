@@ -34,6 +34,8 @@ BOTH_SIDES = {
             {"name": "label_smoothing", "epsilon": 0.1, "augmented_only": True},
             {"name": "rdrop", "alpha": 1.0, "weight": 0.5},
             {"name": "adversarial", "method": "pgd", "steps": 2, "init_mag": 0.3, "max_norm": 0.5},
+            {"name": "consistency", "per_row": 2, "confidence": 0.5, "annealing": "exp"},
+            {"name": "consistency", "rows": "labelled", "weight": 0.5},
         ],
     },
     "input": {

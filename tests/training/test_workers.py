@@ -25,6 +25,7 @@ ARMS: dict[str, dict[str, Any]] = {
                 {"name": "label_smoothing", "epsilon": 0.1, "augmented_only": True},
                 {"name": "rdrop", "alpha": 1.0, "weight": 0.5},
                 {"name": "adversarial", "method": "pgd", "steps": 2, "max_norm": 0.5},
+                {"name": "consistency", "per_row": 2, "confidence": 0.5},
             ]
         },
         "input": {"augment": {"n_aug": 1, "policy": [[{"name": "random_swap", "p": 0.5}]]}},
@@ -43,6 +44,25 @@ ARMS: dict[str, dict[str, Any]] = {
         "data": {"mix": [{"source": "made in the test"}]},
         "input": {"sample_mixing": {"weight": 0.3, "weighting": "domain_classifier"}},
         "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "batch_size": 16, "lr": 5e-4},
+    },
+    "perturbed": {
+        "output": {
+            "objectives": [
+                {"name": "adversarial", "method": "freelb", "steps": 3, "lr": 0.3, "max_norm": 0.5},
+                {"name": "focal", "weight": 0.5},
+            ],
+            "weighting": {"name": "gradnorm"},
+        },
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2},
+    },
+    "adapters": {"output": {"trainable": {"name": "lora", "r": 2}}, "optim": {"steps": 6, "evaluate_every": 3}},
+    "thawing": {
+        "output": {"trainable": {"name": "gradual_unfreezing", "every": 1, "factor": 0.8}},
+        "optim": {"steps": 6, "evaluate_every": 3, "average": "ema", "patience": 3, "accumulate": 2},
+    },
+    "layers": {
+        "output": {"trainable": {"name": "layerwise_lr_decay", "factor": 0.7}},
+        "optim": {"steps": 6, "evaluate_every": 3, "algorithm": "sgd", "schedule": "inverse_sqrt"},
     },
     "frozen": {"output": {"trainable": {"name": "last_n", "n": 1}}, "optim": {"steps": 6, "evaluate_every": 3}},
 }
@@ -71,7 +91,7 @@ def ddp_worker(rank: int, world: int, spec: str, directory: Path, answers: Any) 
         what = Experiment(**json.loads(spec))
         trial = Trial(
             what,
-            tiny.dataset(unlabelled=30, mixed=20),
+            tiny.dataset(mixed=20),
             collective=Gloo(),
             execute=execute,
             workspace=workspace,

@@ -27,6 +27,7 @@ COMMANDS = {
     "train": Command("bothways.cli.train:train", "one experiment, no search"),
     "check": Command("bothways.cli.check:check", "check pipeline and space files; nothing is started"),
     "predict": Command("bothways.cli.predict:predict", "labels with probabilities from a trained model"),
+    "ensemble": Command("bothways.cli.ensemble:ensemble", "a sweep's models averaged into one, or asked together"),
     "policy": Command("bothways.cli.policy:app", "show a policy, preview it, apply it to a file of texts"),
     "list": Command("bothways.cli.catalogue:catalogue", "the methods, their knobs, ranges and sources"),
     "assets": Command("bothways.cli.assets:app", "list, fetch and verify models, data and lexicons"),

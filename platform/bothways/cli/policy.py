@@ -83,14 +83,14 @@ def _describe(file: Path, experiment: Experiment) -> str:
     side, augment = experiment.input, experiment.input.augment
     protected = [what for what in ("negators", "numbers") if getattr(side.protect, what)] + list(side.protect.words)
     parts = [
-        f"{_count(augment.n_aug, 'copy', 'copies')} of a row",
+        f"{_count(augment.n_aug, 'copy', 'copies')} of a row" + ", more of rarer classes" * augment.balance,
         "originals kept" if augment.keep_original else "originals not kept",
         f"{_count(len(augment.policy), 'sub-policy', 'sub-policies')}, one drawn for each copy",
         f"language {experiment.data.language}",
         f"protected: {', '.join(protected) or 'nothing'}",
         *([f"segmentation {side.segmentation}"] if side.segmentation != "character" else []),
     ]
-    if not augment.n_aug or not augment.policy:
+    if not (augment.n_aug or augment.balance) or not augment.policy:
         parts.append("so nothing is changed")
     return f"{file.name}: {'; '.join(parts)}"
 
@@ -162,7 +162,7 @@ def _experiment(file: Path, copies: int | None, seed: int | None) -> Experiment:
     """The file's experiment with what the options change."""
     experiment = policy_file.load(file)
     if copies is not None:
-        augment = experiment.input.augment.model_copy(update={"n_aug": copies})
+        augment = experiment.input.augment.model_copy(update={"n_aug": copies, "balance": False})
         experiment = experiment.model_copy(update={"input": experiment.input.model_copy(update={"augment": augment})})
     if seed is not None:
         experiment = experiment.model_copy(update={"seed": seed})

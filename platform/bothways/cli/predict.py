@@ -14,7 +14,7 @@ from bothways.errors import UserError
 
 def predict(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to label.")] = None,
-    model: Annotated[str, typer.Option(help="A model's directory, or models:/NAME@ALIAS.")] = "",
+    model: Annotated[str, typer.Option(help="A directory of a model or ensemble, or models:/NAME@ALIAS.")] = "",
     pairs: Annotated[list[str] | None, typer.Option("--pair", help="The second text, once for each text.")] = None,
     file: Annotated[str, typer.Option(help="One text a line, a tab before its second text; - is stdin.")] = "",
     form: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
@@ -24,10 +24,10 @@ def predict(
     """Label texts with a trained model."""
     firsts, seconds = _texts(texts or [], pairs or [], file)
     directory = _directory(model, tracking_uri, storage)
-    from bothways.predict import Predictor  # torch: only once the arguments are known to be right
+    from bothways.ensembles import predictor  # torch: only once the arguments are known to be right
 
     rows = []
-    for text, prediction in zip(firsts, Predictor(directory)(firsts, seconds), strict=True):
+    for text, prediction in zip(firsts, predictor(directory)(firsts, seconds), strict=True):
         shares = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
         top = prediction.probabilities[prediction.label]
         others = {"probabilities": dict(shares)} if form is Format.json else {}

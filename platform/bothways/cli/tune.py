@@ -41,7 +41,7 @@ def tune(
     total = search.trials + (search.finalists + 1) * search.finalist_seeds + 2 * search.confirm_seeds
     console.print(f"sweep [bold]{plan.directory.name}[/bold] in {plan.directory}", highlight=False, soft_wrap=True)
     try:
-        with View(plan.metric, plan.mode, total, console) as view:
+        with View(plan.goals.metric, plan.goals.mode, total, console) as view:
             result = sweep.tune(plan, view)
     except KeyboardInterrupt:
         again = shlex.join([*program(), "tune", str(pipeline), *(overrides or []), "--resume"])

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +30,8 @@ class Job:
 
     `lock_step`: wait for a decision after each report. `score_test`: score the test rows at the end.
     `folds`, `repeats`: train the experiment's folds one after another (see `cross_validation`); 0: itself.
+    `copies`: say what becomes of the text also where it is not changed. `controls`: directories of rung 0's models,
+    which say whether labels stay; `perplexity`: the source of a language model that says how natural copies are.
     """
 
     trial_id: str
@@ -40,6 +42,9 @@ class Job:
     score_test: bool = False
     folds: int = 0
     repeats: int = 1
+    copies: bool = False
+    controls: Sequence[str] = ()
+    perplexity: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

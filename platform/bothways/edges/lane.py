@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bothways import data, trial
+from bothways import data, text_effects, trial
 from bothways.config import Experiment
 from bothways.contracts import Encode, Views
 from bothways.cross_validation import CrossValidation, experiments
@@ -110,6 +110,7 @@ class Lane:
         self._writing: Future[None] | None = None
         self._collective = DdpCollective()
         self._workspace = trial.Workspace(self._collective.device)
+        self._judges: dict[tuple[tuple[str, ...], str], tuple[text_effects.Judge, ...]] = {}
         self._attempt = self._collective.agree(uuid.uuid4().hex)
         if self._collective.rank == 0:
             where = f"in process {os.getpid()} on {ray.util.get_node_ip_address()}"
@@ -143,6 +144,7 @@ class Lane:
                 execute=execute,
                 workspace=self._workspace,
                 directory=directory,
+                asked=self._asked(job),
             )
 
         directory = Path(job.directory)
@@ -150,6 +152,27 @@ class Lane:
             return begin(experiment, directory)
         folds = experiments(experiment, job.folds, job.repeats)
         return CrossValidation(folds, begin, directory=directory, rank=self._collective.rank)
+
+    def _asked(self, job: Job) -> text_effects.Asked:
+        """The models that look at copies are loaded once, and by the worker that reports."""
+        if self._collective.rank:
+            return text_effects.Asked(always=job.copies)
+
+        key = (tuple(job.controls), job.perplexity)
+        if key not in self._judges:
+            self._judges[key] = self._load(job)
+        return text_effects.Asked(always=job.copies, judges=self._judges[key])
+
+    def _load(self, job: Job) -> tuple[text_effects.Judge, ...]:
+        from bothways import text_judges
+
+        device, found = self._collective.device, list[text_effects.Judge]()
+        if job.controls:
+            unlearnt = text_judges.unlearnt(self._dataset, Experiment(**job.experiment))
+            found.append(text_judges.Fidelity(list(zip(job.controls, unlearnt, strict=True)), device))
+        if job.perplexity:
+            found.append(text_judges.Perplexity(job.perplexity, device))
+        return tuple(found)
 
     def _train(self, job: Job) -> None:
         """Train to the end, or until the hub says otherwise; save the model of a trial that was not stopped."""

@@ -9,11 +9,11 @@ import functools
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 import ray
@@ -27,22 +27,24 @@ from bothways import spaces
 from bothways.config import Experiment, Search
 from bothways.edges.hub import Job
 from bothways.errors import UserError, one_line
+from bothways.goals import Goals, worst
 from bothways.results import Report, Status
-
-Mode = Literal["min", "max"]
 
 MESSENGER_FAILURES = 8
 """How often Tune may lose its side of one trial."""
 GRACE = 4
 """The first rung is at this part of a trial's steps, where the search does not say another. Earlier, while the rate
 warms up and a new head finds its way, a score says next to nothing of the last one (tests/benchmarks/budget.py)."""
+UNFINISHED = "unfinished"
+"""The constraint that a trial breaks which was stopped or has failed, where there are several objectives."""
 REPEATS = 30
 """How often a sampler that proposes what was tried is asked again before it gets its way: a space can be small."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """A trial as far as it is known. `curve`: the metric after each step it was looked at.
+    """A trial as far as it is known. `curve`: the metric after each step it was looked at. `metrics`: what it has last
+    said of each metric that the goals name.
 
     `status` `interrupted`: it has not ended; in a search that is taken up again it goes on, under its number.
     """
@@ -51,11 +53,11 @@ class Past:
     point: Mapping[str, Any]
     status: Status = "interrupted"
     curve: Mapping[int, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
-
-def worst(mode: Mode) -> float:
-    """What a failed trial tells the sampler: finite, so that it learns to keep away."""
-    return 1e9 if mode == "min" else -1e9
+    def last(self, goals: Goals) -> dict[str, float]:
+        """What it has last said; of a trial that has been looked at."""
+        return {**self.metrics, goals.metric: self.curve[max(self.curve)]}
 
 
 def trial_id(number: int, point: Mapping[str, Any]) -> str:
@@ -69,11 +71,24 @@ class PointSearch(OptunaSearch):  # type: ignore[misc]
     A point that was tried is not tried again: an experiment has one result, so the sampler is told it at once. Of a
     stopped trial the sampler learns that it was stopped, where, and with what score: told as a result, the score of a
     few steps would compete with those of all steps, and a log-loss, which rises once a model begins to overfit, would
-    win.
+    win. With several objectives Optuna knows no stopped trials: there they break a constraint, the less the later.
     """
 
-    def __init__(self, space: spaces.Space, *, first: Iterable[Mapping[str, Any]], past: Iterable[Past], **named: Any):
-        super().__init__(space=functools.partial(spaces.suggest, space=space), **named)
+    def __init__(
+        self,
+        space: spaces.Space,
+        *,
+        first: Iterable[Mapping[str, Any]],
+        past: Iterable[Past],
+        goals: Goals,
+        **named: Any,
+    ) -> None:
+        objectives = {
+            "metric": [goals.metric, *goals.also] if goals.also else goals.metric,
+            "mode": goals.modes if goals.also else goals.mode,
+        }
+        super().__init__(space=functools.partial(spaces.suggest, space=space), **objectives, **named)
+        self._goals = goals
         past = list(past)
         self._tried = {_key(trial.point): trial for trial in past}
         self._next = max((trial.number for trial in past), default=-1) + 1
@@ -109,8 +124,10 @@ class PointSearch(OptunaSearch):  # type: ignore[misc]
         return {"number": self._tried[key].number, "point": point}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        trial = self._tried[self._points[trial_id]]
-        self._tried[self._points[trial_id]] = replace(trial, curve={**trial.curve, result["step"]: result[self.metric]})
+        key, goals = self._points[trial_id], self._goals
+        curve = {**self._tried[key].curve, result["step"]: result[goals.metric]}
+        told = {name: result[name] for name in goals.names if name in result}
+        self._tried[key] = replace(self._tried[key], curve=curve, metrics={**self._tried[key].metrics, **told})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """`result`: the last one; where the trial has not `ended` by itself, it was stopped there."""
@@ -123,11 +140,20 @@ class PointSearch(OptunaSearch):  # type: ignore[misc]
 
     def _tell(self, asked: optuna.Trial, trial: Past) -> None:
         """What is known of `trial`, as the result of `asked`."""
+        goals = self._goals
+        if trial.status in ("finished", "stopped"):
+            for name, excess in goals.excesses(trial.metrics).items():
+                asked.set_constraint(name, excess)
         match trial.status:
             case "finished":
-                self._ot_study.tell(asked, trial.curve[max(trial.curve)])
+                self._ot_study.tell(asked, goals.values(trial.last(goals)))
             case "failed":
-                self._ot_study.tell(asked, worst(self.mode))
+                if goals.also:
+                    asked.set_constraint(UNFINISHED, 1.0)
+                self._ot_study.tell(asked, goals.values({}))
+            case "stopped" if goals.also:
+                asked.set_constraint(UNFINISHED, 1.0 / (1.0 + max(trial.curve)))
+                self._ot_study.tell(asked, goals.values(trial.last(goals)))
             case "stopped":
                 for step, value in trial.curve.items():
                     asked.report(value, step)
@@ -171,11 +197,10 @@ class LaneTrial(tune.Trainable):  # type: ignore[misc]
     `base`: every trial's job, but for what a point makes of its experiment; its directory holds theirs.
     """
 
-    def setup(self, config: dict[str, Any], *, hub: Any, base: Job, metric: str, mode: Mode) -> None:
+    def setup(self, config: dict[str, Any], *, hub: Any, base: Job, goals: Goals) -> None:
         self._hub = hub
         self._base = base
-        self._metric = metric
-        self._worst = worst(mode)
+        self._goals = goals
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -197,10 +222,11 @@ class LaneTrial(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         answer = ray.get(self._hub.next_report.remote(self._id))
         if isinstance(answer, Report):
-            self._last = {"step": answer.step, self._metric: answer.metrics[self._metric]}
+            told = {name: answer.metrics[name] for name in self._goals.names if name in answer.metrics}
+            self._last = {**self._last, **told, "step": answer.step}
             return self._last
         if answer.status == "failed" or not self._last:
-            return {"step": 0, self._metric: self._worst, "ended": "failed", "done": True}
+            return {"step": 0, self._goals.metric: worst(self._goals.mode), "ended": "failed", "done": True}
         return {**self._last, "ended": answer.status, "done": True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -213,24 +239,28 @@ class LaneTrial(tune.Trainable):  # type: ignore[misc]
 class SparingASHA(ASHAScheduler):  # type: ignore[misc]
     """ASHA (Li et al. 2020) that never stops the control arm: all others are measured against it.
 
+    A trial whose copies break a constraint is stopped at once, and is on no rung: training cannot mend what copies are.
     `steps`: of a whole trial, which is not stopped there: it has ended. `past`: the ended trials of an earlier process
     fill the rungs, so that a search that is taken up again stops as it did before.
     """
 
-    def __init__(self, *, steps: int, past: Iterable[Past] = (), **named: Any) -> None:
-        super().__init__(time_attr="step", max_t=steps + 1, **named)
+    def __init__(self, *, steps: int, goals: Goals, past: Iterable[Past] = (), **named: Any) -> None:
+        super().__init__(time_attr="step", max_t=steps + 1, metric=goals.metric, mode=goals.mode, **named)
         self._steps = steps
+        self._goals = goals
         for trial in past:
-            if trial.status in ("finished", "stopped"):
+            if trial.status in ("finished", "stopped") and (trial.number == 0 or not goals.hopeless(trial.metrics)):
                 known = SimpleNamespace(trial_id=f"past {trial.number}")
                 self.on_trial_add(None, known)
                 for step, value in trial.curve.items():
                     super().on_trial_result(None, known, {"step": step, self.metric: value})
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        control = trial.config["number"] == 0
+        if not control and self._goals.hopeless(result):
+            return str(self.STOP) if result["step"] < self._steps else str(self.CONTINUE)
         decision: str = super().on_trial_result(tune_controller, trial, result)
-        spared = trial.config["number"] == 0 or result["step"] >= self._steps
-        return self.CONTINUE if spared else decision
+        return self.CONTINUE if control or result["step"] >= self._steps else decision
 
 
 class _StopTheLane(tune.Callback):  # type: ignore[misc]
@@ -253,14 +283,14 @@ def run_search(
     hub: Any,
     directory: Path,
     lanes: Sized,
-    metric: str,
-    mode: Mode,
+    goals: Goals,
     past: Iterable[Past] = (),
+    controls: Sequence[str] = (),
 ) -> None:
     """Propose, train and prune until `search.trials` trials have ended. What happened is in the hub's events.
 
-    `metric`: a report's key, such as `selection/accuracy`. Rungs are optimiser steps. `lanes`: as many as run trials;
-    their number may change meanwhile.
+    Rungs are optimiser steps. `lanes`: as many as run trials; their number may change meanwhile. `controls`: where rung
+    0's models are, when they are to look at copies.
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -268,23 +298,22 @@ def run_search(
     remaining = search.trials - sum(trial.status != "interrupted" for trial in past)
     if remaining <= 0:
         return
-    searcher = PointSearch(
-        space, first=space.first_points(base), past=past, metric=metric, mode=mode, sampler=sampler(search)
-    )
+    searcher = PointSearch(space, first=space.first_points(base), past=past, goals=goals, sampler=sampler(search))
     job = Job(
         trial_id="",
         experiment=base.spec(),
         directory=str(directory / "trials"),
         folds=search.folds or 0,
         repeats=search.repeats,
+        copies=goals.texts,
+        controls=controls,
+        perplexity=search.perplexity or "",
     )
     grid = tune.Tuner(
-        tune.with_resources(
-            tune.with_parameters(LaneTrial, hub=hub, base=job, metric=metric, mode=mode), {"cpu": 0.01}
-        ),
+        tune.with_resources(tune.with_parameters(LaneTrial, hub=hub, base=job, goals=goals), {"cpu": 0.01}),
         tune_config=tune.TuneConfig(
             search_alg=OneAhead(searcher, lanes),
-            scheduler=scheduler(search, base.optim.steps, metric, mode, past),
+            scheduler=scheduler(search, base.optim.steps, goals, past),
             num_samples=remaining,
             reuse_actors=True,
         ),
@@ -301,14 +330,13 @@ def run_search(
         raise UserError(f"the search could not run its trials: {one_line(grid.errors[0])}")
 
 
-def scheduler(search: Search, steps: int, metric: str, mode: Mode, past: Iterable[Past] = ()) -> SparingASHA:
+def scheduler(search: Search, steps: int, goals: Goals, past: Iterable[Past] = ()) -> SparingASHA:
     """ASHA for trials of `steps` optimiser steps, or of as many on every fold."""
     steps *= (search.folds or 1) * search.repeats
     return SparingASHA(
         steps=steps,
+        goals=goals,
         past=past,
-        metric=metric,
-        mode=mode,
         grace_period=min(search.grace_steps or max(1, steps // GRACE), steps),
         reduction_factor=search.reduction_factor,
     )

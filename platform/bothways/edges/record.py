@@ -35,6 +35,11 @@ class TrialRecord:
         """From 0, in the order of proposal: the id of a trial of the search begins with it."""
         return int(self.trial_id.split("-", 1)[0])
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What it has last said of each metric; some are in its first report only."""
+        return {name: value for report in self.reports for name, value in report.metrics.items()}
+
     def value(self, metric: str) -> float | None:
         """The last report's `metric`; None before the first report."""
         return self.reports[-1].metrics[metric] if self.reports else None

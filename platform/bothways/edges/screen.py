@@ -51,7 +51,9 @@ def screen(
     if file.exists():
         return Screened(**json.loads(file.read_text("utf-8")))
     points = candidates(search, space, base)
-    scores = _scores([spaces.apply(base, point).input for point in points], space, base, dataset, directory, run)
+    models = controls(space, base, dataset=dataset, directory=directory, run=run)
+    sides = [spaces.apply(base, point).input for point in points]
+    scores = _scores(sides, _halves(space, base), models, dataset, run)
     first = screening.chosen(scores, max(1, search.trials // SHARE))
     found = Screened(
         points=[points[i] for i in first],
@@ -77,44 +79,73 @@ def candidates(search: Search, space: spaces.Space, base: Experiment) -> list[di
     return list(found.values())
 
 
-def _scores(
-    sides: Sequence[InputSide], space: spaces.Space, base: Experiment, dataset: Dataset, directory: Path, run: Run
-) -> list[Score]:
-    control = spaces.apply(base, space.first_points(base)[0])
+def controls(space: spaces.Space, base: Experiment, *, dataset: Dataset, directory: Path, run: Run) -> list[str]:
+    """The directories of the control models, each trained once a sweep on the rows that the other one judges."""
+    file = directory / "controls.json"
+    if file.exists():
+        return list(json.loads(file.read_text("utf-8")))
     held = ray.put(dataset)
-    task = ray.remote(num_cpus=run.cpus_per_worker, num_gpus=gpus_per_worker(run))(_half)
-    halves: list[list[Score]] = ray.get(
-        [
-            task.remote(one.spec(), held, [side.model_dump(mode="json") for side in sides], directory / "screen", run)
-            for one in experiments(control, screening.HALVES)
-        ]
+    task = ray.remote(num_cpus=run.cpus_per_worker, num_gpus=gpus_per_worker(run))(_train)
+    found: list[str] = ray.get(
+        [task.remote(half.spec(), held, directory / "screen", run) for half in _halves(space, base)]
     )
-    return [screening.together(scores) for scores in zip(*halves, strict=True)]
+    file.write_text(json.dumps(found), encoding="utf-8")
+    return found
 
 
-def _half(
-    spec: dict[str, Any], dataset: Dataset, sides: Sequence[dict[str, Any]], directory: Path, run: Run
-) -> list[Score]:
-    """Train the control of `spec` on one half of the rows and have it judge the sides on the other."""
-    import numpy as np
+def _halves(space: spaces.Space, base: Experiment) -> list[Experiment]:
+    return experiments(spaces.apply(base, space.first_points(base)[0]), screening.HALVES)
 
-    from bothways import data  # in the worker only: torch and all that
-    from bothways.edges import local
-    from bothways.predict import Predictor
+
+def _train(spec: dict[str, Any], dataset: Dataset, directory: Path, run: Run) -> str:
+    """Train the control of `spec` on one half of the rows."""
+    from bothways.edges import local  # in the worker only: torch and all that
 
     experiment = Experiment(**spec)
-    fold = experiment.data.fold
-    assert fold is not None
-    rows = data.folded(dataset, fold, experiment.data.split_seed)
-    name = f"control-{fold.number}"
-    trained = local.run(experiment, run, trial_id=name, directory=directory / name, dataset=rows)
+    assert experiment.data.fold is not None
+    name = f"control-{experiment.data.fold.number}"
+    trained = local.run(experiment, run, trial_id=name, directory=directory / name, dataset=_half(experiment, dataset))
     if trained.status != "finished":
-        raise UserError(f"the control could not be trained for search.screen: {trained.error}")
-    predictor = Predictor(trained.model_dir, local.device(run))
+        raise UserError(f"the control could not be trained on half of the rows: {trained.error}")
+    return trained.model_dir
 
-    def predict(table: Any) -> screening.F64:
-        pairs = table["pair"].to_pylist() if predictor.paired else None
-        found = predictor(table["text"].to_pylist(), pairs)
-        return np.array([[one.probabilities[label] for label in predictor.labels] for one in found])
 
-    return [screening.judge(InputSide(**side), experiment, rows.train, rows.selection, predict) for side in sides]
+def _half(experiment: Experiment, dataset: Dataset) -> Dataset:
+    from bothways import data
+
+    assert experiment.data.fold is not None
+    return data.folded(dataset, experiment.data.fold, experiment.data.split_seed)
+
+
+def _scores(
+    sides: Sequence[InputSide], halves: Sequence[Experiment], models: Sequence[str], dataset: Dataset, run: Run
+) -> list[Score]:
+    held = ray.put(dataset)
+    task = ray.remote(num_cpus=run.cpus_per_worker, num_gpus=gpus_per_worker(run))(_judge)
+    plain = [side.model_dump(mode="json") for side in sides]
+    found: list[list[Score]] = ray.get(
+        [task.remote(half.spec(), held, plain, model, run) for half, model in zip(halves, models, strict=True)]
+    )
+    return [screening.together(scores) for scores in zip(*found, strict=True)]
+
+
+def _judge(
+    spec: dict[str, Any], dataset: Dataset, sides: Sequence[dict[str, Any]], model: str, run: Run
+) -> list[Score]:
+    """Have a control model judge the sides on the rows that it has not learnt."""
+    import torch
+
+    from bothways.edges import local
+    from bothways.predict import Predictor
+    from bothways.text_judges import probabilities
+
+    torch.set_num_threads(run.threads)
+    experiment = Experiment(**spec)
+    rows = _half(experiment, dataset)
+    predictor = Predictor(model, local.device(run))
+    return [
+        screening.judge(
+            InputSide(**side), experiment, rows.train, rows.selection, lambda table: probabilities(predictor, table)
+        )
+        for side in sides
+    ]

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from bothways import analysis, data, policy_file, report, spaces, yaml_io
+from bothways import analysis, assets, data, policy_file, report, spaces, yaml_io
 from bothways.config import Pipeline, Search
 from bothways.edges import screen
 from bothways.edges.confirm import Confirmed, confirm, rerun
@@ -23,9 +23,10 @@ from bothways.edges.lease import lease, sweep_directory
 from bothways.edges.mlflow_tracking import MlflowTracker
 from bothways.edges.ray_cluster import leave_ray, start_hub, start_ray
 from bothways.edges.ray_train import Lanes
-from bothways.edges.ray_tune import Mode, Past, run_search
+from bothways.edges.ray_tune import Past, run_search
 from bothways.edges.record import Pump, Record, Sink, TrialRecord, read
 from bothways.errors import UserError
+from bothways.goals import Goals
 from bothways.results import SweepResult
 
 
@@ -37,8 +38,7 @@ class Plan:
     search: Search
     space: spaces.Space
     directory: Path
-    metric: str
-    mode: Mode
+    goals: Goals
 
 
 def plan(pipeline: Pipeline, space_file: Path | None, *, resume: bool) -> Plan:
@@ -48,14 +48,15 @@ def plan(pipeline: Pipeline, space_file: Path | None, *, resume: bool) -> Plan:
     space = spaces.load_space(space_file)
     space.check(pipeline.experiment)
     space.check_comparable()
+    if pipeline.search.perplexity:
+        assets.resolve(pipeline.search.perplexity)  # fetched now, and not by every lane
     screen.check(pipeline.search, space)
     return Plan(
         pipeline=pipeline,
         search=pipeline.search,
         space=space,
         directory=sweep_directory(Path(pipeline.run.storage).resolve(), pipeline.name, resume=resume),
-        metric=f"selection/{pipeline.search.metric}",
-        mode=pipeline.experiment.task.directions[pipeline.search.metric],
+        goals=pipeline.goals(),
     )
 
 
@@ -70,6 +71,7 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
         tracker.replay(read(journal))
         start_ray(run)
         stack.callback(leave_ray)
+        controls = _controls(plan, dataset, tracker)
         space = _screened(plan, dataset, tracker)
         # Tune starts several trials at once: whichever reaches the hub first, the control begins first.
         hub = start_hub(run.max_failures, "" if record.trials else "000-")
@@ -85,9 +87,9 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
                 hub=hub,
                 directory=directory,
                 lanes=lanes,
-                metric=plan.metric,
-                mode=plan.mode,
+                goals=plan.goals,
                 past=_past(record, plan),
+                controls=controls,
             )
             pump.catch_up()
             best, *others = finalists = _finalists(record, plan)
@@ -141,7 +143,9 @@ def _same_sweep(plan: Plan, dataset: data.Dataset) -> str:
         "experiment": plan.pipeline.experiment.digest,
         "data": dataset.digest,
         "space": hashlib.sha256(plan.space.text.encode()).hexdigest(),
-        "search": plan.search.model_dump(exclude={"trials", "finalists", "finalist_seeds", "confirm_seeds"}),
+        "search": plan.search.model_dump(
+            mode="json", exclude={"trials", "finalists", "finalist_seeds", "confirm_seeds"}
+        ),
     }
     if not file.exists():
         file.write_text(json.dumps({"id": uuid.uuid4().hex, **now}, indent=1), encoding="utf-8")
@@ -157,6 +161,16 @@ def _inputs(plan: Plan) -> dict[str, str]:
     return {"pipeline.yaml": yaml_io.dump(plan.pipeline.model_dump(mode="json")), "space.yaml": plan.space.text}
 
 
+def _controls(plan: Plan, dataset: data.Dataset, tracker: MlflowTracker) -> list[str]:
+    """Rung 0's control models, where it or a goal asks for them."""
+    if not plan.search.screen and "text/fidelity" not in plan.goals.names:
+        return []
+    base = plan.pipeline.experiment
+    found = screen.controls(plan.space, base, dataset=dataset, directory=plan.directory, run=plan.pipeline.run)
+    tracker.summary({"cost/screen_steps": float(len(found) * base.optim.steps)})
+    return found
+
+
 def _screened(plan: Plan, dataset: data.Dataset, tracker: MlflowTracker) -> spaces.Space:
     """The space; where rung 0 was asked for, what that found best comes after the start points of its file."""
     if not plan.search.screen:
@@ -170,7 +184,6 @@ def _screened(plan: Plan, dataset: data.Dataset, tracker: MlflowTracker) -> spac
         run=plan.pipeline.run,
     )
     tracker.artifact("screen.tsv", found.table)
-    tracker.summary({"cost/screen_steps": float(found.steps)})
     return replace(plan.space, start=(*plan.space.start, *found.points))
 
 
@@ -181,34 +194,55 @@ def _past(record: Record, plan: Plan) -> list[Past]:
             number=trial.number,
             point=trial.knobs,
             status=trial.outcome.status if trial.outcome else "interrupted",
-            curve={report.step: report.metrics[plan.metric] for report in trial.reports},
+            curve={report.step: report.metrics[plan.goals.metric] for report in trial.reports},
+            metrics={name: value for name, value in trial.metrics.items() if name in plan.goals.names},
         )
         for trial in record.searched
     ]
 
 
 def _finalists(record: Record, plan: Plan) -> list[TrialRecord]:
-    """The finished trials with the best last reports, the best one first, and the control: it may win as well.
+    """The best of the finished trials that keep the constraints (of their Pareto front, where there are several
+    objectives), and the control: it may win as well, and is asked to keep none.
 
     Raises `UserError` when no trial has finished.
     """
-    finished = [t for t in record.searched if t.outcome and t.outcome.status == "finished" and t.outcome.model_dir]
+    finished = _finished(record)
     if not finished:
         errors = {t.outcome.error for t in record.searched if t.outcome and t.outcome.error}
         raise UserError(f"no trial has finished: {'; '.join(sorted(errors)) or 'all were stopped'}")
-    ranked = sorted(finished, key=lambda t: t.value(plan.metric) or 0.0, reverse=plan.mode == "max")
+    control, ranked = record.searched[0], _front(record, plan)
+    if not ranked and control not in finished:
+        raise UserError(f"the control has not finished, and nothing else can be chosen. {_unmet(record, plan)}")
     if not plan.search.finalist_seeds:
-        return ranked[:1]
-    best, control = ranked[: plan.search.finalists], record.searched[0]
+        return ranked[:1] or [control]
+    best = ranked[: plan.search.finalists]
     return best if control in best else [*best, control]
+
+
+def _finished(record: Record) -> list[TrialRecord]:
+    return [t for t in record.searched if t.outcome and t.outcome.status == "finished" and t.outcome.model_dir]
+
+
+def _front(record: Record, plan: Plan) -> list[TrialRecord]:
+    """The finished trials that may be chosen, the best one first."""
+    finished = _finished(record)
+    return [finished[at] for at in plan.goals.front([trial.metrics for trial in finished])]
+
+
+def _unmet(record: Record, plan: Plan) -> str:
+    """One sentence where no trial but the control keeps the constraints, else nothing."""
+    others = {trial.trial_id: trial.metrics for trial in record.searched[1:] if trial.reports}
+    kept = any(plan.goals.kept(metrics) for metrics in others.values())
+    return "" if kept or not plan.goals.bounds else plan.goals.unmet(others)
 
 
 def _winner(record: Record, plan: Plan, finalists: list[TrialRecord], again: list[list[str]]) -> TrialRecord:
     """The finalist whose fresh trials, `again` by id, have the best mean; the first one where none got through."""
-    sign = -1 if plan.mode == "min" else 1
+    sign = -1 if plan.goals.mode == "min" else 1
 
     def mean(names: list[str]) -> float:
-        values = [record.trials[name].value(plan.metric) or 0.0 for name in names]
+        values = [record.trials[name].value(plan.goals.metric) or 0.0 for name in names]
         return sign * sum(values) / len(values) if values else float("-inf")
 
     means = [mean(names) for names in again]
@@ -228,7 +262,16 @@ def _result(plan: Plan, record: Record, best: TrialRecord, confirmed: Confirmed,
         gain=confirmed.gain,
         steps=plan.pipeline.experiment.optim.steps,
         metric=plan.search.metric,
-        sentence=analysis.verdict(confirmed.gain, len(confirmed.arms[0].scores["accuracy"])),
+        sentence=_unmet(record, plan) or analysis.verdict(confirmed.gain, len(confirmed.arms[0].scores["accuracy"])),
+        front=_table_of(record, plan) if plan.goals.also else (),
+    )
+
+
+def _table_of(record: Record, plan: Plan) -> tuple[dict[str, Any], ...]:
+    """The Pareto front: each trial's name and what it says of every metric that the goals name."""
+    return tuple(
+        {"trial": trial.trial_id, **{name: trial.metrics.get(name) for name in plan.goals.names}}
+        for trial in _front(record, plan)
     )
 
 
@@ -246,6 +289,7 @@ def _remember(plan: Plan, tracker: MlflowTracker, result: SweepResult, best: Tri
         "best.yaml": yaml_io.dump(dict(best.experiment)),
         "policy.yaml": policy_file.text(best.experiment, origin),
         "result.md": report.markdown(result),
+        **({"front.tsv": report.front(result)} if result.front else {}),
     }.items():
         (plan.directory / path).write_text(text, encoding="utf-8")
         tracker.artifact(path, text)

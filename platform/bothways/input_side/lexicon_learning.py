@@ -1,11 +1,8 @@
 """A vocabulary map learned from two corpora: which words are each domain's own, and which of them mean alike.
 
-Own words: log-odds ratios with an informative Dirichlet prior (Monroe, Colaresi & Quinn 2008, "Fightin' Words",
-eqs. 15-16 and 22): with y_w of n words in a corpus and α_w of α_0 in the prior, δ_w is the difference of
-log (y_w + α_w) / (n + α_0 - y_w - α_w) between the corpora, and z_w = δ_w / sqrt(1 / (y_w + α_w) + 1 / (y'_w + α_w)).
-The prior is both corpora together, scaled down to α_0 words. Alike: mutual nearest neighbours among word vectors, by
-cosines less the mean cosine to each one's ten neighbours (CSLS, Conneau et al. 2018), which keeps hubs from being
-everybody's. Forms of one word, told by their first letters, are not paired,
+Own words: log-odds ratios with an informative Dirichlet prior (see `log_odds`). Alike: mutual nearest neighbours among
+word vectors, by cosines less the mean cosine to each one's ten neighbours (CSLS, Conneau et al. 2018), which keeps hubs
+from being everybody's. Forms of one word, told by their first letters, are not paired,
 nor are WordNet's antonyms.
 """
 
@@ -18,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bothways.errors import UserError
+from bothways.input_side.log_odds import log_odds
 from bothways.input_side.lookup import fold, word_hashes
 from bothways.input_side.protection import negators_and_numbers
 from bothways.input_side.stop_words import says_little
@@ -76,14 +74,6 @@ def domain_words(
     here, there, first = here[kept], there[kept], first[kept]
     words = [decoded(codes[ends[i] - lengths[i] : ends[i]]) for i in first.tolist()]
     return DomainWords(words, here, there, log_odds(here, there, prior))
-
-
-def log_odds(source: Ints, target: Ints, prior: float = 0.01) -> F64:
-    """z of each of V words from its counts in two corpora, (V,). `prior`: α_0 as a share of all their words."""
-    alpha = prior * (source + target)
-    here, there = source + alpha, target + alpha
-    odds = [np.log(count / np.maximum(count.sum() - count, 1e-12)) for count in (here, there)]
-    return np.asarray((odds[0] - odds[1]) / np.sqrt(1.0 / here + 1.0 / there))
 
 
 def pairs(

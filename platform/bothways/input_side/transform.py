@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from bothways.config import Language, Protect
 from bothways.errors import UserError, did_you_mean
+from bothways.input_side.lookup import WordSet
 from bothways.input_side.protection import protect
 from bothways.input_side.statistics import Statistics
 from bothways.registry import TRANSFORMS, Component
@@ -25,6 +26,7 @@ class InputContext:
 
     `slot`: the transform's place in the policy; it enters every draw. `statistics`: of the training rows, or None.
     `strength`: float (R,) in [0, 1], multiplies each row's magnitude; 0 leaves the row alone. None stands for ones.
+    `label_words`: those to protect beside `protect`; an augmentation's only, for what is served has no labels.
     """
 
     language: Language = "en"
@@ -33,10 +35,18 @@ class InputContext:
     protect: Protect = field(default_factory=Protect)
     segmentation: Segmentation = "character"
     strength: F64 | None = None
+    label_words: WordSet | None = None
 
     def read(self, texts: Sequence[str], row_keys: U64) -> TextBatch:
         """Segments texts and marks their protected words."""
-        return protect(TextBatch.from_texts(texts, row_keys, self.segmentation), self.protect)
+        return self.guarded(protect(TextBatch.from_texts(texts, row_keys, self.segmentation), self.protect))
+
+    def guarded(self, batch: TextBatch) -> TextBatch:
+        """The batch with its label words protected too."""
+        if self.label_words is None:
+            return batch
+        words = np.flatnonzero(batch.free)
+        return batch.protecting(words[self.label_words.holds(*batch.words(words))])
 
     def fresh(self, batch: TextBatch) -> TextBatch:
         """The batch read again where words have moved: for methods that look for patterns in the text as it stands."""

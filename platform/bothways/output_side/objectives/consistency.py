@@ -1,6 +1,6 @@
 """Consistency training (UDA, Xie et al. 2020): a changed text should get the prediction of the text as it was.
 
-L = CE + weight * 1/M sum_j m_j KL(q(u_j) || p(u'_j)), over M rows u beside the batch, u' their copies under the policy.
+L = CE + strength * 1/M sum_j m_j KL(q(u_j) || p(u'_j)), over M rows u beside the batch, u' their changed copies.
 q is the model's own prediction for u, without a gradient, sharpened: softmax(z / temperature). m_j is 1 where the
 prediction's largest probability is at least `confidence`, else 0. Both passes have dropout, as in the released code.
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 @OBJECTIVES.register("consistency")
 class Consistency(Objective):
-    """`weight`: of the divergence. `rows`: whose; the data's unlabelled text, or the labelled rows over again.
+    """`strength`: weight of the divergence. `rows`: whose; the data's unlabelled text, or the labelled rows over again.
     `per_row`: of them for each row of the batch. `temperature`: below 1 sharpens the target. `confidence`: a target
     less sure counts nothing. `annealing`: of the training signal.
     """
 
     term = "consistency training, unsupervised data augmentation"
     source = "UDA, Xie et al. 2020"
-    neutral: ClassVar[Mapping[str, Any]] = {"weight": 0.0}
+    neutral: ClassVar[Mapping[str, Any]] = {"strength": 0.0}
 
-    weight: Annotated[float, Field(ge=0.0), Range(0.1, 5.0, log=True)] = 1.0
+    strength: Annotated[float, Field(ge=0.0), Range(0.1, 5.0, log=True)] = 1.0
     rows: Annotated[Literal["unlabelled", "labelled"], Choices("unlabelled", "labelled")] = "unlabelled"
     per_row: Annotated[int, Field(ge=1, le=16), Range(1, 4)] = 1
     temperature: Annotated[float, Field(gt=0.0, le=1.0), Range(0.4, 1.0)] = 0.4
@@ -48,11 +48,11 @@ class Consistency(Objective):
 
     @property
     def passes(self) -> tuple[int, int]:
-        return (1 + 2 * self.per_row, 1 + self.per_row) if self.weight else PLAIN
+        return (1 + 2 * self.per_row, 1 + self.per_row) if self.strength else PLAIN
 
     @property
     def beside(self) -> Beside | None:
-        return Beside(source=self.rows, per_row=self.per_row, changed=True) if self.weight else None
+        return Beside(source=self.rows, per_row=self.per_row, changed=True) if self.strength else None
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
         if self.beside is None:
@@ -68,7 +68,7 @@ class Consistency(Objective):
         apart = functional.kl_div(of_changed.log_softmax(dim=-1), target, reduction="none").sum(dim=-1)
         divergence = (sure * apart).mean()
         return Loss(
-            total=(kept * hard).mean() + self.weight * divergence,
+            total=(kept * hard).mean() + self.strength * divergence,
             parts={
                 "supervised": hard.detach().mean(),
                 "divergence": divergence.detach(),

@@ -5,7 +5,7 @@ L = 1/N sum_i w(y_i) l_i, where l_i = -log p(y_i | x_i) for classification and w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -15,12 +15,14 @@ from bothways.output_side.objectives import Objective, plain
 from bothways.registry import OBJECTIVES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @OBJECTIVES.register("cross_entropy")
 class CrossEntropy(Objective):
-    """`class_weights`: a factor for the rows of each class, in the order of the label map; empty for 1 each.
+    """`class_weights`: a factor for the rows of each class, in the order of the label map; empty for 1 each; `balanced`
+    for N / (C n_c) where n_c of N training rows are of one of C classes: all classes weigh the same, and a row 1 in the
+    mean.
 
     The sum is divided by the number of rows, not by the sum of their weights (as torch does): a row's gradient then
     does not depend on which rows share its batch.
@@ -29,11 +31,19 @@ class CrossEntropy(Objective):
     term = "supervised learning"
     neutral: ClassVar[Mapping[str, Any]] = {"class_weights": ()}
 
-    class_weights: tuple[Annotated[float, Field(ge=0.0)], ...] = ()
+    class_weights: tuple[Annotated[float, Field(ge=0.0)], ...] | Literal["balanced"] = ()
+
+    def for_classes(self, counts: Sequence[int]) -> Self:
+        if self.class_weights != "balanced":
+            return self
+        rows, classes = sum(counts), sum(count > 0 for count in counts)
+        weights = tuple(rows / (classes * count) if count else 1.0 for count in counts)
+        return self.model_copy(update={"class_weights": weights})
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
         if not self.class_weights:
             return plain(forward, batch, task)
+        assert not isinstance(self.class_weights, str), "for_classes has not been asked"
         logits = forward(batch)
         if len(self.class_weights) != logits.shape[1]:
             raise UserError(

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 @OBJECTIVES.register("domain_embedding")
 class DomainEmbedding(Alignment):
-    """`loss`: what aligns the domains. `strength`: of it, on the scale of `loss`. `per_row`: unlabelled rows for each row
-    of the batch.
+    """`loss`: what aligns the domains. `strength`: of it, on the scale of `loss`. `per_row`: unlabelled rows for each
+    row of the batch.
     """
 
     term = "domain embedding, semantic embedding of a domain"

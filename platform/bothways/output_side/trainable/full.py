@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bothways.registry import TRAINABLES, Component
+from bothways.contracts import Move
+from bothways.output_side.trainable import Moves, Trainable
+from bothways.registry import TRAINABLES
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 @TRAINABLES.register("full")
-class Full(Component):
+class Full(Trainable):
     term = "full fine-tuning"
 
-    def __call__(self, model: nn.Module) -> None:
-        model.requires_grad_(True)
+    def moves(self, model: nn.Module) -> Moves:
+        return {name: Move() for name, _ in model.named_parameters()}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bothways.output_side.trainable import train_head_only
-from bothways.registry import TRAINABLES, Component
+from bothways.contracts import Move
+from bothways.output_side.trainable import Moves, Trainable, head_parameters, names_of
+from bothways.registry import TRAINABLES
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 @TRAINABLES.register("head")
-class Head(Component):
+class Head(Trainable):
     term = "feature extraction, frozen encoder"
 
-    def __call__(self, model: nn.Module) -> None:
-        train_head_only(model)
+    def moves(self, model: nn.Module) -> Moves:
+        return {name: Move() for name in names_of(model, head_parameters(model))}

@@ -6,27 +6,27 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from bothways.contracts import Move
 from bothways.errors import UserError
-from bothways.output_side.trainable import layers, train_head_only
-from bothways.registry import TRAINABLES, Component, Range
+from bothways.output_side.trainable import Moves, Trainable, head_parameters, layers, stack
+from bothways.registry import TRAINABLES, Range
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 @TRAINABLES.register("last_n")
-class LastN(Component):
-    """`n`: encoder layers that move, counted from the output."""
+class LastN(Trainable):
+    """`n`: layers that move, counted from the output."""
 
     term = "partial fine-tuning"
 
     n: Annotated[int, Field(ge=1), Range(1, 4)] = 2
 
-    def __call__(self, model: nn.Module) -> None:
-        """Raises `UserError` when the encoder has fewer than `n` layers."""
-        found = layers(model)
-        if self.n > len(found):
-            raise UserError(f"last_n: n = {self.n}, but the encoder has {len(found)} layers; use full to train all")
-        train_head_only(model)
-        for layer in found[-self.n :]:
-            layer.requires_grad_(True)
+    def moves(self, model: nn.Module) -> Moves:
+        """Raises `UserError` when the model has fewer than `n` layers."""
+        found = len(layers(model))
+        if self.n > found:
+            raise UserError(f"last_n: n = {self.n}, but the encoder has {found} layers; use full to train all")
+        levels = stack(model)[: self.n + bool(head_parameters(model))]
+        return {name: Move() for names in levels for name in names}
