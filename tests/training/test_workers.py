@@ -43,7 +43,7 @@ ARMS: dict[str, dict[str, Any]] = {
         },
         "data": {"mix": [{"source": "made in the test"}]},
         "input": {"sample_mixing": {"weight": 0.3, "weighting": "domain_classifier"}},
-        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "batch_size": 16, "lr": 5e-4},
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "batch_size": 16, "algorithm": "sgd", "lr": 0.05},
     },
     "perturbed": {
         "output": {
