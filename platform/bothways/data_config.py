@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from bothways.errors import UserError
+from bothways.strict import Config
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Fold(_Config):
+class Fold(Config):
     """One fold of a cross-validation: of `of` equal parts of the training and selection rows together, stratified and
     drawn by `split_seed`, part `number` (from 0) takes the place of the selection rows and the others train. The test
     rows are those that they are without it. `repeat`: another division into as many parts.
@@ -30,16 +27,16 @@ class Fold(_Config):
         return self
 
 
-class Mixed(_Config):
+class Mixed(Config):
     """Labelled rows of another domain. `source`: as `Data.source`, with the same columns; of an asset or hub dataset
     with splits of its own, the training rows. `labels`: its labels' names, where ours are others: `{theirs: ours}`.
     """
 
     source: str
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict)
 
 
-class SampleMixing(_Config):
+class SampleMixing(Config):
     """Data mixing: training rows of other domains (`data.mix`) in each batch.
 
     `weight`: their share of a batch, in whole rows (one at least, if not 0; and one is our own). `temperature`: a

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,41 +22,51 @@ SURE = 1e-3
 _FOLDS = 5
 
 
+Remember = Callable[[Hashable, Callable[[], F64]], F64]
+
+
 def plan(
     experiment: Experiment,
-    sizes: Sequence[int],
-    *,
+    dataset: Dataset,
     lengths: Callable[[str], I64],
-    classes: I64 | None,
-    odds: Callable[[], F64],
+    classes: Callable[[str], I64 | None],
+    remember: Remember,
 ) -> Plan:
     """The labelled views of each step: those of the training rows, then those of other domains.
 
-    `sizes`: rows of each source of `data.mix`; they follow the training rows in the table. `lengths`: of the rows of
-    `train` and `mixed`. `classes`: of the training rows; None where they have none. `odds`: what `domain_odds` gives,
-    asked for when needed.
+    In the table that they are taken from, the rows of `mixed` follow those of `train`. `lengths`, `classes`: of the
+    rows of either. `remember`: gives what it gave for the same key before, or else makes it.
     """
     side, optim = experiment.input, experiment.optim
     others = rows(side.sample_mixing, optim.batch_size)
     trained = lengths("train")
+    balanced = optim.sampling == "balanced"
     own = planning.plan(
         trained,
         side.augment,
         batch_size=optim.batch_size - others,
         steps=optim.steps,
         seed=experiment.seed,
-        order=Order(classes=classes, balanced=optim.sampling == "balanced"),
+        order=Order(classes=classes("train"), balanced=balanced),
     )
     if not others:
         return own
-    judged = odds() if side.sample_mixing.weighting == "domain_classifier" else None
+    odds = None
+    if side.sample_mixing.weighting == "domain_classifier":
+        data = experiment.data
+        key = ("domain odds", dataset.digest, data.unlabelled_source, data.language)
+        odds = remember(key, lambda: domain_odds(dataset, data))
     second = planning.plan(
         lengths("mixed"),
-        side.augment.model_copy(update={"balance": False}),
+        side.augment,
         batch_size=others,
         steps=optim.steps,
         seed=seeding.integer(experiment.seed, "mixed"),
-        order=Order(weights=weights(side.sample_mixing, sizes, judged)),
+        order=Order(
+            classes=classes("mixed"),
+            balanced=balanced,
+            weights=weights(side.sample_mixing, [table.num_rows for table in dataset.mixed], odds),
+        ),
     )
     return planning.joined(own, replace(second, row=second.row + len(trained)))
 

@@ -111,7 +111,7 @@ class Order:
     def draw(self, rows: I64, total: int, seed: int) -> tuple[I64, I64]:
         """`total` positions among the views of these `rows`, and the epoch of each."""
         if self.weights is not None:
-            order = _drawn(self.weights[rows], total, seed)
+            order = _drawn((self.weights / np.bincount(rows))[rows], total, seed)
             return order, _occurrences(order)
         if self.balanced:
             assert self.classes is not None

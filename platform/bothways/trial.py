@@ -174,10 +174,11 @@ class Trial:
         experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
         beside = experiment.output.beside
         pools = [(kind, *self._pool(kind.source)) for kind in beside]
-        plan = planning.with_beside(self._plan(), pools, experiment.seed).share(rank, world)
+        labelled = mixing.plan(experiment, self._dataset, self._lengths, self._classes, self._workspace.remember)
+        plan = planning.with_beside(labelled, pools, experiment.seed).share(rank, world)
         steps, rows = plan.row.shape
-        splits = ("train", "mixed", "unlabelled") if beside else ("train", "mixed")
-        table = pa.concat_tables([self._rows(split) for split in splits])
+        read = ("train", "mixed", "unlabelled") if beside else ("train", "mixed")
+        table = pa.concat_tables([self._dataset.rows(split) for split in read])
         views = plan.steps(start, steps).views(table)
         blocks = self._execute(views, self._encode(self._training_side()))
         for step in batching.regroup(blocks, rows):
@@ -185,9 +186,9 @@ class Trial:
             self._started = self._started or time.monotonic()
             yield self._taught(batch)
 
-    def _classes(self) -> planning.I64 | None:
-        """The class of every training row; None where rows have other labels than one class each."""
-        labels = self._dataset.train["label"]
+    def _classes(self, split: str = "train") -> planning.I64 | None:
+        """The class of every row of a split; None where rows have other labels than one class each."""
+        labels = self._dataset.rows(split)["label"]
         if pa.types.is_integer(labels.type):
             return np.asarray(labels.to_numpy(), np.int64)
         if self.experiment.optim.sampling == "balanced" or self.experiment.input.augment.balance:
@@ -201,28 +202,11 @@ class Trial:
             return self.experiment.output
         return self.experiment.output.for_classes(np.bincount(classes, minlength=len(self._dataset.labels)).tolist())
 
-    def _plan(self) -> planning.Plan:
-        """The labelled views of each step."""
-        dataset, experiment = self._dataset, self.experiment
-        key = ("domain odds", dataset.digest, experiment.data.unlabelled_source, experiment.data.language)
-        return mixing.plan(
-            experiment,
-            [table.num_rows for table in dataset.mixed],
-            lengths=self._lengths,
-            classes=self._classes(),
-            odds=lambda: self._workspace.remember(key, lambda: mixing.domain_odds(dataset, experiment.data)),
-        )
-
-    def _rows(self, split: str) -> pa.Table:
-        """The rows of a split; of `mixed`, those of all sources, one after another."""
-        empty = self._dataset.train.slice(0, 0)
-        return pa.concat_tables([empty, *self._dataset.mixed]) if split == "mixed" else getattr(self._dataset, split)
-
     def _pool(self, source: str) -> tuple[int, planning.I64]:
         """Where the rows of a `Beside.source` begin among those of training, and the tokens of each."""
         if source == "labelled":
             return 0, self._lengths("train")
-        return self._dataset.train.num_rows + self._rows("mixed").num_rows, self._lengths("unlabelled")
+        return self._dataset.train.num_rows + self._dataset.rows("mixed").num_rows, self._lengths("unlabelled")
 
     def _training_side(self) -> InputSide | None:
         """The input side for training rows; None when it would change nothing."""
@@ -260,7 +244,7 @@ class Trial:
         """Tokens of every original of a split, as it stands in the data: the same for every input side."""
         task, model = self.experiment.task, self.experiment.model
         key = ("lengths", task, split, self._dataset.digest, model.source, model.vocabulary, model.max_length)
-        views = batching.evaluation_views(self._rows(split))
+        views = batching.evaluation_views(self._dataset.rows(split))
         return self._workspace.remember(key, lambda: batching.lengths(self._encode(None)(views)))
 
     # -- evaluation and the model -----------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.sin(torch.arange(like.shape[-1]) * 1.7).expand_as(like).clone()
 
     monkeypatch.setattr(torch, "randn_like", pattern)
-    monkeypatch.setattr(Tensor, "uniform_", pattern)
+    monkeypatch.setattr(Tensor, "uniform_", lambda like, *_, **__: like.copy_(pattern(like)))
 
 
 def forwarded(module: Any, objective: Component) -> ModelForward:

@@ -22,7 +22,7 @@ TWO_DOMAINS = {
     },
     "optim": {"steps": 8, "evaluate_every": 2, "patience": 10},
 }
-DATA = tiny.dataset(unlabelled=30)
+DATA = tiny.dataset()
 
 pytestmark = [pytest.mark.usefixtures("a_checkpoint_at_every_report"), pytest.mark.slow]
 

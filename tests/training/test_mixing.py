@@ -26,7 +26,7 @@ def side(**knobs: Any) -> dict[str, Any]:
 
 
 def plan_of(trial: Trial) -> planning.Plan:
-    return trial._plan()
+    return mixing.plan(trial.experiment, trial._dataset, trial._lengths, trial._classes, trial._workspace.remember)
 
 
 def test_a_weight_is_a_share_of_whole_rows() -> None:

@@ -36,6 +36,20 @@ ARMS: dict[str, dict[str, Any]] = {
         "model": {"prepare": [{"name": "continued_pretraining", "steps": 3, "batch_size": 8}]},
         "optim": {"steps": 6, "evaluate_every": 3},
     },
+    "domains": {
+        "output": {
+            "objectives": [
+                {"name": "coral"},
+                {"name": "mmd", "strength": 0.1, "per_row": 2},
+                {"name": "dann"},
+                {"name": "domain_embedding", "loss": "dann"},
+                {"name": "gan", "weight": 0.5, "per_row": 2},
+            ]
+        },
+        "data": {"mix": [{"source": "made in the test"}]},
+        "input": {"sample_mixing": {"weight": 0.3, "weighting": "domain_classifier"}},
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "batch_size": 16, "algorithm": "sgd", "lr": 0.05},
+    },
     "perturbed": {
         "output": {
             "objectives": [
@@ -54,20 +68,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "layers": {
         "output": {"trainable": {"name": "layerwise_lr_decay", "factor": 0.7}},
         "optim": {"steps": 6, "evaluate_every": 3, "algorithm": "sgd", "schedule": "inverse_sqrt"},
-    },
-    "domains": {
-        "output": {
-            "objectives": [
-                {"name": "coral"},
-                {"name": "mmd", "per_row": 2},
-                {"name": "dann"},
-                {"name": "domain_embedding"},
-                {"name": "gan", "weight": 0.5, "per_row": 2},
-            ]
-        },
-        "data": {"mix": [{"source": "made in the test"}]},
-        "input": {"sample_mixing": {"weight": 0.3, "weighting": "domain_classifier"}},
-        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "batch_size": 16},
     },
     "frozen": {"output": {"trainable": {"name": "last_n", "n": 1}}, "optim": {"steps": 6, "evaluate_every": 3}},
 }
@@ -96,7 +96,7 @@ def ddp_worker(rank: int, world: int, spec: str, directory: Path, answers: Any) 
         what = Experiment(**json.loads(spec))
         trial = Trial(
             what,
-            tiny.dataset(unlabelled=30, mixed=20),
+            tiny.dataset(mixed=20),
             collective=Gloo(),
             execute=execute,
             workspace=workspace,

@@ -49,6 +49,12 @@ class Dataset:
     unlabelled: pa.Table = field(default_factory=lambda: _texts([], paired=False))
     mixed: tuple[pa.Table, ...] = ()
 
+    def rows(self, split: str) -> pa.Table:
+        """The rows of a split, of `unlabelled`, or of all sources of `mixed` one after another."""
+        if split == "mixed":
+            return pa.concat_tables([self.train.slice(0, 0), *self.mixed])
+        return getattr(self, split)
+
 
 def load(data: config.Data, quarantine_dir: Path | None = None, task: TaskLike | None = None) -> Dataset:
     """The dataset a config describes, for `task` (None: classification). Unusable rows are listed in
