@@ -159,7 +159,12 @@ class Encode:
         read = views
         if self.side is not None:
             read = policy.read(
-                views, side=self.side, language=self.language, seed=self.seed, statistics=self.statistics
+                views,
+                side=self.side,
+                language=self.language,
+                seed=self.seed,
+                statistics=self.statistics,
+                model=self.tokenizer_path,
             )
         texts = [read[name] for name in (("text", "pair") if self.paired else ("text",))]
         encoded = encoder(self.tokenizer_path, self.vocabulary)(self.max_length, *texts)

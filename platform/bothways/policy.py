@@ -35,18 +35,27 @@ def statistics(train: pa.Table, language: str, segmentation: Segmentation = "cha
     return Statistics.of([text for text in chain.from_iterable(columns) if text is not None], segmentation)
 
 
-def read(views: pa.Table, *, side: InputSide, language: Language, seed: int, statistics: Statistics | None) -> pa.Table:
+def read(
+    views: pa.Table,
+    *,
+    side: InputSide,
+    language: Language,
+    seed: int,
+    statistics: Statistics | None,
+    model: str = "",
+) -> pa.Table:
     """The views with `text` and `pair` as the model shall read them; same rows, order and other columns.
 
     `views`: columns id, text, pair, label, epoch, copy, and progress (see `batching.Plan`) where they are part of a
     training; elsewhere schedules are constant. Copy 0 is the original and is reconstructed only; so is everything in
     epoch -1 (evaluation). A row's result depends on (seed, epoch, id, copy, column, place in the policy), its text, and
-    its progress where an operation has a schedule.
+    its progress where an operation has a schedule. `model`: the source of the model that reads them, for operations
+    that ask what it holds alike.
     Raises `UserError` when a transform cannot read the language or lacks what it needs.
     """
     check(side, language)
     context = InputContext(
-        language=language, statistics=statistics, protect=side.protect, segmentation=side.segmentation
+        language=language, statistics=statistics, protect=side.protect, segmentation=side.segmentation, model=model
     )
     row_keys, drawn = _row_keys(views, seed), sub_policies(views, side, seed)
     progress = views.column("progress").to_numpy() if "progress" in views.column_names else None

@@ -109,7 +109,12 @@ def views(rows: pa.Table, experiment: Experiment, progress: float | None = None)
 def read(views: pa.Table, experiment: Experiment, statistics: policy.Statistics | None) -> pa.Table:
     """The views as the policy changes them."""
     return policy.read(
-        views, side=experiment.input, language=experiment.data.language, seed=experiment.seed, statistics=statistics
+        views,
+        side=experiment.input,
+        language=experiment.data.language,
+        seed=experiment.seed,
+        statistics=statistics,
+        model=experiment.model.source,
     )
 
 

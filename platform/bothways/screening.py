@@ -56,7 +56,8 @@ def judge(side: InputSide, experiment: Experiment, train: pa.Table, held_out: pa
     views = held_out.append_column("epoch", pa.array(np.zeros(count, np.int32)))
     views = views.append_column("copy", pa.array(np.ones(count, np.int32)))
     statistics = policy.statistics(train, language, side.segmentation)
-    changed = policy.read(views, side=side, language=language, seed=experiment.seed, statistics=statistics)
+    seed, model = experiment.seed, experiment.model.source
+    changed = policy.read(views, side=side, language=language, seed=seed, statistics=statistics, model=model)
     before, after = predict(held_out), predict(changed)
     texts = [*held_out["text"].to_pylist(), *changed["text"].to_pylist()]
     right = after[np.arange(count), held_out["label"].to_numpy()]

@@ -91,8 +91,8 @@ def of_copies(train: pa.Table, experiment: Experiment, statistics: policy.Statis
     def texts(copy: npt.NDArray[np.int64]) -> list[str]:
         views = rows.append_column("epoch", pa.array(np.zeros(len(ids), np.int32)))
         views = views.append_column("copy", pa.array(copy.astype(np.int32)))
-        language = experiment.data.language
-        read = policy.read(views, side=side, language=language, seed=experiment.seed, statistics=statistics)
+        language, seed, model = experiment.data.language, experiment.seed, experiment.model.source
+        read = policy.read(views, side=side, language=language, seed=seed, statistics=statistics, model=model)
         columns = (read[name].to_pylist() for name in ("text", "pair"))
         return [text for text in chain.from_iterable(columns) if text is not None]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,22 @@ from bothways.input_side.transform import InputContext, Transform
 from bothways.registry import TRANSFORMS
 from bothways.seeding import keys
 from bothways.text import TextBatch
+from tests import tiny_language
 
+pytestmark = pytest.mark.usefixtures("cache_aside")
 MAP = str(Path(__file__).with_name("lexicon_map.tsv"))
+NEIGHBOURS = [  # words of the texts, in groups that a tiny model takes for much the same
+    *(("movie", "film", "story"), ("great", "good", "moving"), ("director", "actors"), ("people", "city")),
+    *(("surprise", "jokes", "love"), ("laugh", "cry", "remember", "forget"), ("电影", "城市"), ("导演", "演员")),
+    *(("故事", "爱情", "结尾"), ("喜欢", "好看"), ("观众", "遗憾", "但是")),
+]
+MADE: dict[str, Callable[[], str]] = {  # stands for a folder that is made at its first use
+    "tiny encoder": cache(lambda: tiny_language.encoder_dir(NEIGHBOURS)),
+}
 NEEDS: dict[str, dict[str, Any]] = {"lexicon_map": {"path": MAP}}  # knobs without a default that does something
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, NEEDS.get(name, {})) for name in TRANSFORMS.names()),
+    ("synonym_replacement", {"synonyms": "embeddings", "model": "tiny encoder"}),
     ("random_insertion", {"insert": "synonym"}),
     ("random_insertion", {"insert": "vocabulary"}),
     ("random_substitution", {"weighting": "tfidf"}),
@@ -47,6 +60,9 @@ def name_of(value: Any) -> str | None:
 
 def build(name: str, knobs: dict[str, Any], p: float | None = None) -> Transform:
     cls = TRANSFORMS.get(name)
+    knobs = {
+        knob: MADE[value]() if isinstance(value, str) and value in MADE else value for knob, value in knobs.items()
+    }
     extra = {"p": p} if p is not None and "p" in cls.model_fields else {}
     transform: Transform = cls(**knobs, **extra)
     return transform
@@ -57,8 +73,8 @@ def apply(transform: Transform, texts: list[str], row_keys: Any, context: InputC
 
 
 def cases(variants: list[tuple[str, dict[str, Any]]]) -> list[Any]:
-    """nlpaug's word module imports all of transformers; its char module does not, and stays in the default tier."""
-    slow = [("nlpaug", {})]
+    """nlpaug's word module and whatever has a model import all of transformers: they are not of the default tier."""
+    slow = [one for one in variants if one == ("nlpaug", {}) or set(MADE) & {str(value) for value in one[1].values()}]
     return [pytest.param(*one, marks=pytest.mark.slow) if one in slow else one for one in variants]
 
 
@@ -97,7 +113,7 @@ def test_neutral_knobs_change_no_byte(
     if not cls.neutral and name != "identity":
         assert name == "nlpaug"  # what nlpaug's augmenters do at rest is theirs to say
         return
-    assert apply(cls(**(knobs | cls.neutral)), texts, row_keys, context) == texts
+    assert apply(build(name, knobs | cls.neutral), texts, row_keys, context) == texts
 
 
 @every_transform

@@ -24,6 +24,7 @@ class InputContext:
     """What a transform may know besides its batch.
 
     `slot`: the transform's place in the policy; it enters every draw. `statistics`: of the training rows, or None.
+    `model`: the source of the model that is trained, or nothing where there is none.
     `strength`: float (R,) in [0, 1], multiplies each row's magnitude; 0 leaves the row alone. None stands for ones.
     """
 
@@ -33,6 +34,7 @@ class InputContext:
     protect: Protect = field(default_factory=Protect)
     segmentation: Segmentation = "character"
     strength: F64 | None = None
+    model: str = ""
 
     def read(self, texts: Sequence[str], row_keys: U64) -> TextBatch:
         """Segments texts and marks their protected words."""
