@@ -154,6 +154,11 @@ class Encode:
     seed: int = 0
     statistics: policy.Statistics | None = None
 
+    @property
+    def loads_model(self) -> bool:
+        """Whether a language model writes, which takes seconds for some dozens of rows."""
+        return self.side is not None and policy.loads_model(self.side)
+
     def __call__(self, views: pa.Table) -> pa.Table:
         """`input_ids` (list of int32), `token_type_ids` (pairs whose tokenizer has them), `label`, `is_copy`."""
         read = views

@@ -7,7 +7,7 @@ augmentation (Ho et al. 2019), over optimiser steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from bothways.config import InputSide, Language, Operation, Schedule
 from bothways.errors import UserError
+from bothways.input_side.examples import Examples
 from bothways.input_side.statistics import Statistics as Statistics
 from bothways.input_side.transform import InputContext, Transform
 from bothways.seeding import F64, U64, below, keys, uniforms
@@ -26,13 +27,40 @@ _CHUNK = 2048
 """Rows worked on at once: the arrays of as many sentences stay in a core's cache."""
 
 
-def statistics(train: pa.Table, language: str, segmentation: Segmentation = "character") -> Statistics:
+def statistics(
+    train: pa.Table, language: str, segmentation: Segmentation = "character", examples: bool = False
+) -> Statistics:
     """Word counts of the training rows, text and pair together. `train`: columns `text` and `pair` (null when single).
 
     Words are segmented alike in every language; `language` is part of the signature for lexicons that are not.
+    `examples`: with the rows themselves, where they are single texts and `label` has the number of a class.
     """
     columns = (train.column(name).to_pylist() for name in ("text", "pair") if name in train.column_names)
-    return Statistics.of([text for text in chain.from_iterable(columns) if text is not None], segmentation)
+    words = Statistics.of([text for text in chain.from_iterable(columns) if text is not None], segmentation)
+    return replace(words, examples=_examples(train, segmentation)) if examples else words
+
+
+def _examples(train: pa.Table, segmentation: Segmentation) -> Examples | None:
+    single = "pair" not in train.column_names or train.column("pair").null_count == train.num_rows
+    if not single or "label" not in train.column_names or not pa.types.is_integer(train.column("label").type):
+        return None
+    return Examples(train.column("text").to_pylist(), _integers(train, "label"), segmentation)
+
+
+def transforms(side: InputSide) -> Iterator[Transform]:
+    """Every transform of a side."""
+    yield from side.reconstruct
+    yield from (operation.transform for operation in chain.from_iterable(side.augment.policy))
+
+
+def takes_examples(side: InputSide) -> bool:
+    """Whether a transform of this side asks for the training rows themselves."""
+    return any(transform.takes_examples for transform in transforms(side))
+
+
+def loads_model(side: InputSide) -> bool:
+    """Whether a transform of this side has a language model write."""
+    return any(transform.loads_model for transform in transforms(side))
 
 
 def read(
@@ -83,8 +111,7 @@ def _row_keys(views: pa.Table, seed: int) -> U64:
 
 def check(side: InputSide, language: str) -> None:
     """Raises `UserError` when a transform of this side cannot read the language."""
-    operations = (operation.transform for operation in chain.from_iterable(side.augment.policy))
-    for transform in chain(side.reconstruct, operations):
+    for transform in transforms(side):
         if language not in transform.languages:
             raise UserError(f"{transform.name} reads {', '.join(transform.languages)}, but the data is {language!r}")
 

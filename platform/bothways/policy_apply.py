@@ -88,7 +88,11 @@ def statistics(source: Source, experiment: Experiment) -> policy.Statistics | No
     first = next(source.blocks(COUNTED), None)
     if first is None:
         return None
-    return policy.statistics(first.table, experiment.data.language, experiment.input.segmentation)
+    table, side = first.table, experiment.input
+    if first.labels is not None:
+        numbers = pa.array(map(str, first.labels)).dictionary_encode().indices
+        table = table.append_column("label", numbers)
+    return policy.statistics(table, experiment.data.language, side.segmentation, policy.takes_examples(side))
 
 
 def views(rows: pa.Table, experiment: Experiment, progress: float | None = None) -> pa.Table:

@@ -235,10 +235,10 @@ class Trial:
         experiment = self.experiment
         statistics = None
         if side is not None and side.augment.policy:
-            language = experiment.data.language
+            language, examples = experiment.data.language, policy.takes_examples(side)
             statistics = self._workspace.remember(
-                ("statistics", self._dataset.digest, language, side.segmentation),
-                lambda: policy.statistics(self._dataset.train, language, side.segmentation),
+                ("statistics", self._dataset.digest, language, side.segmentation, examples),
+                lambda: policy.statistics(self._dataset.train, language, side.segmentation, examples),
             )
         return batching.Encode(
             tokenizer_path=self._bundle.path,

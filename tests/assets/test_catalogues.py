@@ -11,7 +11,7 @@ from pathlib import Path
 from bothways.assets import catalogues, readers
 
 PACKAGES = "".join(
-    f"Package: {name}\nDescription: ignored\nDescription-md5: {digest}\nSection: {section}\n{source}Priority: optional\n\n"
+    f"Package: {name}\nDescription: ignored\nDescription-md5: {digest}\nSection: {section}\n{source}Tag: a, b\n\n"
     for name, digest, section, source in [
         ("chess", "aa", "games", ""),
         ("libchess1", "bb", "libs", "Source: chess (1.2)\n"),

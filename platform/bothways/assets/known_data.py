@@ -198,8 +198,8 @@ DATA = (
     Asset(
         name="debian_packages",
         kind="data",
-        about="English descriptions of software packages: train 48,002, selection 5,786, test 6,441, those of one source "
-        "together; the target is a summary in a line, the label one of 58 sections",
+        about="English descriptions of software packages: train 48,002, selection 5,786, test 6,441, those of one "
+        "source together; the target is a summary in a line, the label one of 58 sections",
         packages=(_PACKAGES, _ENGLISH),
         licence="each description that of its package, all free (DFSG)",
         citation="The Debian project (2026), package index of Debian 12.15",
@@ -210,8 +210,8 @@ DATA = (
     Asset(
         name="debian_zh",
         kind="data",
-        about="English summaries and descriptions of software packages: train 1,681, selection 175, test 214; the target "
-        "is their Chinese translation, the label says which of the two they are",
+        about="English summaries and descriptions of software packages: train 1,681, selection 175, test 214; the "
+        "target is their Chinese translation, the label says which of the two they are",
         packages=(_PACKAGES, _ENGLISH, _CHINESE),
         licence="each description that of its package, all free (DFSG)",
         citation="The Debian project (2026), package index of Debian 12.15; the Debian Description Translation Project",

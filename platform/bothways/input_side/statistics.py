@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from bothways.input_side.examples import Examples
 from bothways.input_side.lookup import HashIndex, word_hashes
 from bothways.input_side.protection import negators_and_numbers
 from bothways.seeding import F64, U64, below
@@ -20,6 +21,7 @@ class Statistics:
 
     `codes`, `offsets` (V + 1,): the words' code points. `hashes` (V,). `counts` (V,): how often each occurs.
     `idf` (V,): log(N / rows that hold it). Negators and numbers are not in it: to sample one would change the label.
+    `examples`: the rows themselves, where a transform asks for them.
     """
 
     codes: Codes
@@ -28,6 +30,7 @@ class Statistics:
     counts: Ints
     idf: F64
     rows: int
+    examples: Examples | None = None
 
     @classmethod
     def of(cls, texts: Sequence[str], segmentation: Segmentation = "character") -> Statistics:
