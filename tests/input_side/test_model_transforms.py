@@ -83,13 +83,14 @@ def test_translation_without_models_is_an_error_that_says_so_and_without_p_none(
     assert not TRANSFORMS.build("back_translation").loads_model
 
 
+@pytest.mark.slow
 def test_a_sample_is_kept_only_where_the_classifier_agrees_and_it_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     wanted = {
         GOOD[0]: " good great story and a great actor",  # of its class
         GOOD[1]: " bad dull music and a dull end",  # of the other one
         BAD[0]: BAD[1][len("a bad") :],  # a training row
-        BAD[2]: " film with a dull plot and dull dull dull dull dull dull music",  # round in circles
+        BAD[2]: " film, dull dull dull dull dull dull dull dull",  # round in circles
     }
 
     def write(source: str, inputs: Sequence[str], row_keys: U64, how: generation.Settings) -> list[Written]:
@@ -111,6 +112,7 @@ def test_a_sample_is_kept_only_where_the_classifier_agrees_and_it_is_new(monkeyp
         apply(knobs, list(wanted), context())
 
 
+@pytest.mark.slow
 def test_listed_words_have_to_be_in_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lm_sampling, "write", answering({"": " good great story and a great actor"}))
     knobs = {"name": "lm_sampling", "p": 1.0, "confidence": 0.0}
@@ -128,11 +130,12 @@ def test_a_sample_that_was_cut_off_ends_with_its_last_sentence() -> None:
     assert whole("It is", Written("  ", True)) == ""
 
 
+@pytest.mark.slow
 def test_the_classifier_knows_its_rows_and_is_unsure_of_others() -> None:
     rows = examples()
     texts = ["a great good plot", "dull bad music", "something else"]
     sure = rows.confidence(texts, np.array([0, 1, 0]))
-    assert sure[0] > 0.7 and sure[1] > 0.7 and 0.3 < sure[2] < 0.7
+    assert sure[0] > 0.6 and sure[1] > 0.6 and 0.3 < sure[2] < 0.7
     assert rows.confidence(texts, np.array([1, 0, 7]))[2] == 0.0
     assert rows.labels_of([GOOD[0], BAD[0], "new"]).tolist() == [0, 1, -1]
     assert Examples(["same", "same"], np.array([0, 1])).labels_of(["same"]).tolist() == [-1]
@@ -156,10 +159,8 @@ def test_a_model_summary_has_its_length_and_its_words_or_is_extracted(monkeypatc
     assert after("music music music music music music music") == extracted
     assert after(None) == extracted
     kept = after("A long film with good actors.", ("music",))
-    assert "music" in kept and kept in (
-        extracted,
-        apply({"name": "summarize", "ratio": 0.4}, [text], context(("music",)))[0],
-    )
+    assert kept == apply({"name": "summarize", "ratio": 0.4}, [text], context(("music",)))[0]
+    assert "music" in kept
     with pytest.raises(ValidationError, match="belong together"):
         TRANSFORMS.build({"name": "summarize", "method": "model"})
     assert "model" not in TRANSFORMS.build("summarize").spec()

@@ -36,7 +36,7 @@ MADE: dict[str, Callable[[], str]] = {  # stands for a folder that is made at it
 }
 NEEDS: dict[str, dict[str, Any]] = {
     "lexicon_map": {"path": MAP},
-    "back_translation": {"forward": "tiny translator", "back": "tiny translator back", "ratio": 50.0},
+    "back_translation": {"forward": "tiny translator", "back": "tiny translator back", "ratio": 50, "temperature": 3},
     "lm_sampling": {"model": "tiny writer", "confidence": 0.0, "temperature": 3.0},
 }  # knobs without a default that does something
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
