@@ -181,7 +181,10 @@ def test_change_grows_with_p(
         for p in (0.02, 0.2, 0.8)
     ]
     assert changed == sorted(changed)
-    assert changed[2] > max(changed[0], 0.3 * len(texts))
+    able = len(texts)
+    if build(name, knobs).loads_model:  # a text that lost a protected word is not taken
+        able -= int((context.read(texts, row_keys).per_row(context.read(texts, row_keys).protected) > 0).sum())
+    assert changed[2] > max(changed[0], 0.3 * able)
 
 
 @every_strength

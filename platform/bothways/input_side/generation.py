@@ -139,7 +139,8 @@ class LanguageModel:
 
     def write(self, inputs: Sequence[str], row_keys: U64, how: Settings) -> list[Written]:
         """As the module's `write`, nothing remembered."""
-        ids: list[list[int]] = self.tokenizer(list(inputs))["input_ids"]
+        readable = [text.encode("utf-8", "replace").decode() for text in inputs]  # no tokenizer reads half a surrogate
+        ids: list[list[int]] = self.tokenizer(readable)["input_ids"]
         lengths = np.array([PAD * max(1, -(-len(row) // PAD)) for row in ids])
         written = [Written("", False)] * len(inputs)
         for length in np.unique(lengths).tolist():
