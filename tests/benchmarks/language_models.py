@@ -35,7 +35,7 @@ from bothways.input_side.transform import InputContext
 from bothways.registry import TRANSFORMS
 from bothways.seeding import keys
 
-BATCHES = (1, 4, 16)
+BATCHES = (16, 4, 1)
 
 
 def like_t5_small(folder: Path) -> str:
