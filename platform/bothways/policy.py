@@ -28,7 +28,7 @@ _CHUNK = 2048
 
 
 def statistics(
-    train: pa.Table, language: str, segmentation: Segmentation = "character", examples: bool = False
+    train: pa.Table, language: str, segmentation: Segmentation = "character", *, examples: bool = False
 ) -> Statistics:
     """Word counts of the training rows, text and pair together. `train`: columns `text` and `pair` (null when single).
 

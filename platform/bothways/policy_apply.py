@@ -92,7 +92,7 @@ def statistics(source: Source, experiment: Experiment) -> policy.Statistics | No
     if first.labels is not None:
         numbers = pa.array(map(str, first.labels)).dictionary_encode().indices
         table = table.append_column("label", numbers)
-    return policy.statistics(table, experiment.data.language, side.segmentation, policy.takes_examples(side))
+    return policy.statistics(table, experiment.data.language, side.segmentation, examples=policy.takes_examples(side))
 
 
 def views(rows: pa.Table, experiment: Experiment, progress: float | None = None) -> pa.Table:

@@ -55,7 +55,7 @@ def judge(side: InputSide, experiment: Experiment, train: pa.Table, held_out: pa
     count, language = held_out.num_rows, experiment.data.language
     views = held_out.append_column("epoch", pa.array(np.zeros(count, np.int32)))
     views = views.append_column("copy", pa.array(np.ones(count, np.int32)))
-    statistics = policy.statistics(train, language, side.segmentation, policy.takes_examples(side))
+    statistics = policy.statistics(train, language, side.segmentation, examples=policy.takes_examples(side))
     seed, model = experiment.seed, experiment.model.source
     changed = policy.read(views, side=side, language=language, seed=seed, statistics=statistics, model=model)
     before, after = predict(held_out), predict(changed)

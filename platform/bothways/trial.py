@@ -238,7 +238,7 @@ class Trial:
             language, examples = experiment.data.language, policy.takes_examples(side)
             statistics = self._workspace.remember(
                 ("statistics", self._dataset.digest, language, side.segmentation, examples),
-                lambda: policy.statistics(self._dataset.train, language, side.segmentation, examples),
+                lambda: policy.statistics(self._dataset.train, language, side.segmentation, examples=examples),
             )
         return batching.Encode(
             tokenizer_path=self._bundle.path,
