@@ -5,7 +5,7 @@
 One JSON line each. `lm_sampling`: prompts of rotten_tomatoes, smollm2-135m, 32 new tokens. No translation or
 summarisation model comes as a package, so `seq2seq` is a model of the size of T5-small (60 M parameters) with random
 weights, which writes 32 tokens for 14 to 18 words: `summarize` pays that once a row, `back_translation` twice.
-`batch`: rows of a forward pass; transforms use 16. `again`: the same rows out of the results remembered. Rates are by
+`batch`: rows of a forward pass; transforms use 8. `again`: the same rows out of the results remembered. Rates are by
 the clock, with as many threads as torch takes (OMP_NUM_THREADS).
 """
 
@@ -35,7 +35,7 @@ from bothways.input_side.transform import InputContext
 from bothways.registry import TRANSFORMS
 from bothways.seeding import keys
 
-BATCHES = (16, 4, 1)
+BATCHES = (8, 16, 1)
 
 
 def like_t5_small(folder: Path) -> str:

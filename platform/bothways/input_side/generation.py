@@ -31,8 +31,8 @@ from bothways.input_side.generated import Written, results
 from bothways.lazy import torch
 from bothways.seeding import F64, U64, keys
 
-ROWS = 16
-"""Rows of every forward pass."""
+ROWS = 8
+"""Rows of every forward pass. More would suit a GPU better; but each padded length has a pass that is not full."""
 PAD = 32
 """Inputs are padded to a multiple of so many tokens."""
 _LONGEST = 1024  # tokens of an input, where the model itself knows no limit
