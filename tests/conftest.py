@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +30,20 @@ def default_tier_never_imports_ray(request: pytest.FixtureRequest) -> Iterator[N
     yield
     if "not ray" in request.config.option.markexpr:
         assert "ray" not in sys.modules, "a test of the default tier (or its collection) imported ray"
+
+
+@pytest.fixture(scope="module")
+def cache_aside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache that has what the real one has, and takes what a module's tests put into it away with them."""
+    from bothways.assets import root
+
+    here = tmp_path_factory.mktemp("cache")
+    (here / "lexicons").mkdir()
+    for name in ("assets", "packages"):
+        if (root() / name).exists():
+            (here / name).symlink_to(root() / name)
+    for folder in (root() / "lexicons").glob("[!.]*"):
+        (here / "lexicons" / folder.name).symlink_to(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOTHWAYS_CACHE", str(here))
+        yield here

@@ -54,6 +54,11 @@ class Encode:
     task: TaskLike = field(default_factory=lambda: TASKS.build("classification"))
     start: int | None = None
 
+    @property
+    def loads_model(self) -> bool:
+        """Whether a language model writes, which takes seconds for some dozens of rows."""
+        return self.side is not None and policy.loads_model(self.side)
+
     def __call__(self, views: pa.Table) -> pa.Table:
         """What `TaskLike.encode` makes of the views as they are read, and `is_copy`."""
         reader = ModelReader(
@@ -77,6 +82,7 @@ class Encode:
             seed=self.seed,
             statistics=self.statistics,
             places=self.task.places,
+            model=self.tokenizer_path,
         )
         broken = self.task.broken(views, read)
         if not broken.any():

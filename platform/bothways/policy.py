@@ -7,7 +7,7 @@ augmentation (Ho et al. 2019), over optimiser steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from bothways.config import InputSide, Language, Operation, Schedule
 from bothways.errors import UserError
+from bothways.input_side.examples import Examples
 from bothways.input_side.label_words import LabelWords
 from bothways.input_side.lookup import WordSet
 from bothways.input_side.statistics import Statistics as Statistics
@@ -30,23 +31,54 @@ _CHUNK = 2048
 
 
 def statistics(
-    train: pa.Table, language: str, segmentation: Segmentation = "character", *, label_words: bool = False
+    train: pa.Table,
+    language: str,
+    segmentation: Segmentation = "character",
+    *,
+    label_words: bool = False,
+    examples: bool = False,
 ) -> Statistics:
     """Word counts of the training rows, text and pair together. `train`: columns `text` and `pair` (null when single).
 
     `label_words`: also which words carry the label, for which `train` needs its column `label`.
     Words are segmented alike in every language; `language` is part of the signature for lexicons that are not.
+    `examples`: with the rows themselves, where they are single texts and `label` has the number of a class.
     Raises `UserError` where label words are asked for and rows are not of one class each.
     """
     columns = [train.column(name) for name in ("text", "pair") if name in train.column_names]
     texts = [text for column in columns for text in column.to_pylist() if text is not None]
     counted = Statistics.of(texts, segmentation)
+    if examples:
+        counted = replace(counted, examples=_examples(train, segmentation))
     if not label_words:
         return counted
     if "label" not in train.column_names or not pa.types.is_integer(train.column("label").type):
         raise UserError("protect.label_words needs rows with one class each as their label: set it to 0 without them")
     labels = [train.column("label").filter(column.is_valid()).to_numpy() for column in columns]
     return replace(counted, label_words=LabelWords.of(texts, np.concatenate(labels), segmentation))
+
+
+def _examples(train: pa.Table, segmentation: Segmentation) -> Examples | None:
+    single = "pair" not in train.column_names or train.column("pair").null_count == train.num_rows
+    if not single or "label" not in train.column_names or not pa.types.is_integer(train.column("label").type):
+        return None
+    return Examples(train.column("text").to_pylist(), _integers(train, "label"), segmentation)
+
+
+def transforms(side: InputSide) -> Iterator[Transform]:
+    """Every transform of a side."""
+    yield from side.reconstruct
+    yield from (operation.transform for operation in chain.from_iterable(side.augment.policy))
+
+
+def takes_examples(side: InputSide) -> bool:
+    """Whether a transform of this side asks for the training rows themselves."""
+    return any(transform.takes_examples for transform in transforms(side))
+
+
+def loads_model(side: InputSide) -> bool:
+    """Whether a transform of this side has a language model write."""
+    return any(transform.loads_model for transform in transforms(side))
 
 
 def read(
@@ -57,6 +89,7 @@ def read(
     seed: int,
     statistics: Statistics | None,
     places: str | None = None,
+    model: str = "",
 ) -> pa.Table:
     """The views with `text` and `pair` as the model shall read them; same rows, order and other columns.
 
@@ -65,12 +98,13 @@ def read(
     `views`: columns id, text, pair, label, epoch, copy, and progress (see `planning.Plan`) where they are part of a
     training; elsewhere schedules are constant. Copy 0 is the original and is reconstructed only; so is everything in
     epoch -1 (evaluation). A row's result depends on (seed, epoch, id, copy, column, place in the policy), its text, and
-    its progress where an operation has a schedule.
+    its progress where an operation has a schedule. `model`: the source of the model that reads them, for operations
+    that ask what it holds alike.
     Raises `UserError` when a transform cannot read the language or lacks what it needs.
     """
     check(side, language)
     context = InputContext(
-        language=language, statistics=statistics, protect=side.protect, segmentation=side.segmentation
+        language=language, statistics=statistics, protect=side.protect, segmentation=side.segmentation, model=model
     )
     row_keys, drawn = _row_keys(views, seed), sub_policies(views, side, seed)
     augmenting = replace(context, label_words=_label_words(side, statistics)) if (drawn >= 0).any() else context
@@ -111,8 +145,7 @@ def _row_keys(views: pa.Table, seed: int) -> U64:
 
 def check(side: InputSide, language: str) -> None:
     """Raises `UserError` when a transform of this side cannot read the language."""
-    operations = (operation.transform for operation in chain.from_iterable(side.augment.policy))
-    for transform in chain(side.reconstruct, operations):
+    for transform in transforms(side):
         if language not in transform.languages:
             raise UserError(f"{transform.name} reads {', '.join(transform.languages)}, but the data is {language!r}")
 

@@ -89,11 +89,12 @@ def statistics(source: Source, experiment: Experiment) -> policy.Statistics | No
     if first is None:
         return None
     side, table = experiment.input, first.table
-    if side.protect.label_words and first.labels is not None:
+    label_words, examples = side.protect.label_words > 0, policy.takes_examples(side)
+    if first.labels is not None and (label_words or examples):
         classes = np.unique([str(label) for label in first.labels], return_inverse=True)[1]
         table = table.append_column("label", pa.array(classes.astype(np.int64)))
-    label_words = side.protect.label_words > 0
-    return policy.statistics(table, experiment.data.language, side.segmentation, label_words=label_words)
+    language = experiment.data.language
+    return policy.statistics(table, language, side.segmentation, label_words=label_words, examples=examples)
 
 
 def views(rows: pa.Table, experiment: Experiment, progress: float | None = None) -> pa.Table:
@@ -114,7 +115,12 @@ def views(rows: pa.Table, experiment: Experiment, progress: float | None = None)
 def read(views: pa.Table, experiment: Experiment, statistics: policy.Statistics | None) -> pa.Table:
     """The views as the policy changes them."""
     return policy.read(
-        views, side=experiment.input, language=experiment.data.language, seed=experiment.seed, statistics=statistics
+        views,
+        side=experiment.input,
+        language=experiment.data.language,
+        seed=experiment.seed,
+        statistics=statistics,
+        model=experiment.model.source,
     )
 
 

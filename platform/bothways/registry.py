@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from bothways.errors import UserError, did_you_mean
 
@@ -33,6 +33,12 @@ class Choices:
 
     def __init__(self, *values: Any) -> None:
         object.__setattr__(self, "values", values)
+
+
+def unless(default: Any) -> Any:
+    """A knob that came later: written down only where it has another value, so that the digests of older experiments
+    stay what they were."""
+    return Field(exclude_if=lambda value: value == default)
 
 
 class Component(BaseModel):

@@ -55,8 +55,10 @@ def judge(side: InputSide, experiment: Experiment, train: pa.Table, held_out: pa
     count, language = held_out.num_rows, experiment.data.language
     views = held_out.append_column("epoch", pa.array(np.zeros(count, np.int32)))
     views = views.append_column("copy", pa.array(np.ones(count, np.int32)))
-    statistics = policy.statistics(train, language, side.segmentation, label_words=side.protect.label_words > 0)
-    changed = policy.read(views, side=side, language=language, seed=experiment.seed, statistics=statistics)
+    label_words, examples = side.protect.label_words > 0, policy.takes_examples(side)
+    statistics = policy.statistics(train, language, side.segmentation, label_words=label_words, examples=examples)
+    seed, model = experiment.seed, experiment.model.source
+    changed = policy.read(views, side=side, language=language, seed=seed, statistics=statistics, model=model)
     before, after = predict(held_out), predict(changed)
     texts = [*held_out["text"].to_pylist(), *changed["text"].to_pylist()]
     right = after[np.arange(count), held_out["label"].to_numpy()]

@@ -108,8 +108,8 @@ def of_copies(
     def read(copy: npt.NDArray[np.int64]) -> pa.Table:
         views = rows.append_column("epoch", pa.array(np.zeros(len(ids), np.int32)))
         views = views.append_column("copy", pa.array(copy.astype(np.int32)))
-        language = experiment.data.language
-        return policy.read(views, side=side, language=language, seed=experiment.seed, statistics=statistics)
+        language, seed, model = experiment.data.language, experiment.seed, experiment.model.source
+        return policy.read(views, side=side, language=language, seed=seed, statistics=statistics, model=model)
 
     originals, copies = read(original), read(drawn)
     before, after = texts(originals), texts(copies)

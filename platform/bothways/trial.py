@@ -222,10 +222,12 @@ class Trial:
         experiment = self.experiment
         statistics = None
         if side is not None and side.augment.policy:
-            language, label_words = experiment.data.language, side.protect.label_words > 0
+            language, asked = experiment.data.language, (side.protect.label_words > 0, policy.takes_examples(side))
             statistics = self._workspace.remember(
-                ("statistics", self._dataset.digest, language, side.segmentation, label_words),
-                lambda: policy.statistics(self._dataset.train, language, side.segmentation, label_words=label_words),
+                ("statistics", self._dataset.digest, language, side.segmentation, asked),
+                lambda: policy.statistics(
+                    self._dataset.train, language, side.segmentation, label_words=asked[0], examples=asked[1]
+                ),
             )
         return batching.Encode(
             tokenizer_path=self._bundle.path,

@@ -178,3 +178,15 @@ def test_wordnet_is_laid_out_for_nltk() -> None:
     assert len(lexnames) == 45
     assert lexnames[3] == ["03", "noun.Tops", "1"] and lexnames[44] == ["44", "adj.ppl", "3"]
     assert (folder / "index.sense").stat().st_size > 5_000_000
+
+
+@pytest.mark.slow
+def test_catalogues_have_their_targets() -> None:
+    folder = assets.resolve("asset:django_po")
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text("utf-8").splitlines()]
+    assert len(rows) == 839 and all(row["text"] and row["target"] for row in rows)
+    assert {"text": "Page not found", "label": "admin", "target": "页面没有找到", "source": "admin"} in rows
+    for name, counts in (("debian_packages", (48_002, 5_786, 6_441)), ("debian_zh", (1_681, 175, 214))):
+        if assets.is_cached(name):  # they come from a mirror that apt has to know
+            read_rows = read(name)
+            assert tuple(len(read_rows[split]) for split in ("train", "selection", "test")) == counts

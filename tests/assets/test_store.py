@@ -16,9 +16,10 @@ import pytest
 
 from bothways import assets
 from bothways.assets import packages
+from bothways.assets.archives import extract
 from bothways.assets.files import build_once
 from bothways.assets.manifest import ASSETS
-from bothways.assets.pins import Asset, Distribution
+from bothways.assets.pins import WHOLE, Asset, Distribution
 from bothways.errors import UserError
 from tests.assets import packing
 
@@ -296,6 +297,38 @@ def test_each_kind_of_package_is_fetched_by_its_own_client(
     assert not any("://" in word for word in line)
 
 
+def test_an_index_is_asked_for_by_its_hash_from_the_mirror_that_apt_is_set_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = packing.pinned(tmp_path_file(tmp_path), "index", {WHOLE: "Packages.xz"}, "bookworm/main/i18n/Some.xz")
+    client = tmp_path / "bin" / "apt-get"
+    client.parent.mkdir()
+    client.write_text("#!/bin/sh\necho http://mirror.example/debian/\necho http://other.example/debian\n")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(client.parent), prepend=os.pathsep)
+    assert packages.command(index) == [
+        "/usr/lib/apt/apt-helper",
+        "download-file",
+        f"http://mirror.example/debian/dists/bookworm/main/i18n/by-hash/SHA256/{index.sha256}",
+        WHOLE,
+    ]
+    client.write_text("#!/bin/sh\nexit 100\n")
+    with pytest.raises(UserError, match="apt knows no mirror of it: run `apt-get update`"):
+        packages.command(index)
+
+
+def test_the_whole_of_an_index_is_its_only_member(tmp_path: Path) -> None:
+    file = tmp_path_file(tmp_path)
+    extract(file, packing.pinned(file, "index", {WHOLE: "lists/Packages.xz"}, "a/b/Packages.xz"), tmp_path / "out")
+    assert (tmp_path / "out" / "lists" / "Packages.xz").read_bytes() == file.read_bytes()
+
+
+def tmp_path_file(folder: Path) -> Path:
+    file = folder / "file"
+    file.write_bytes(b"an index")
+    return file
+
+
 def test_the_list_has_a_row_for_each_asset(cache: Path) -> None:
     rows = assets.list_rows()
     assert [row["name"] for row in rows] == list(ASSETS)
@@ -303,9 +336,10 @@ def test_the_list_has_a_row_for_each_asset(cache: Path) -> None:
     assert all(all(row.values()) for row in rows)
 
 
-def test_an_asset_of_unclear_licence_is_fetched_by_its_name_only() -> None:
-    assert set(ASSETS) - set(assets.unconditional()) == {name for name in ASSETS if "unclear" in ASSETS[name].licence}
-    assert "inews" in ASSETS and "minilm-l6" in assets.unconditional()
+def test_assets_of_unclear_or_many_licences_are_fetched_by_their_name_only() -> None:
+    unclear = {name for name in ASSETS if "unclear" in ASSETS[name].licence}
+    assert set(ASSETS) - set(assets.unconditional()) == unclear | {"debian_packages", "debian_zh", "django_po"}
+    assert unclear == {"inews"} and "minilm-l6" in assets.unconditional()
 
 
 @pytest.mark.slow

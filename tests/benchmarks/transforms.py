@@ -134,6 +134,7 @@ def operations(language: Language) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Of every registered member that reads the language: its name, knobs and peer."""
     yield from OPERATIONS[language]
     listed = {name for name, _, _ in OPERATIONS[language]}
+    listed |= {"back_translation", "lm_sampling"}  # those have models write: see language_models.py
     yield from ((n, {}, "") for n in TRANSFORMS.names() if n not in listed and language in TRANSFORMS.get(n).languages)
 
 

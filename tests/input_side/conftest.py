@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bothways.config import Protect
+from bothways.input_side.examples import Examples
 from bothways.input_side.statistics import Statistics
 from bothways.input_side.transform import InputContext
 from bothways.seeding import keys
@@ -53,7 +56,9 @@ def texts(language: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def context(language: str, texts: list[str]) -> InputContext:
-    return InputContext(language=language, slot="augment/0/0", statistics=Statistics.of(texts), protect=Protect())
+    examples = Examples(texts, np.arange(len(texts)) % 2)
+    statistics = replace(Statistics.of(texts), examples=examples)
+    return InputContext(language=language, slot="augment/0/0", statistics=statistics, protect=Protect())
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bothways import assets
 from bothways.config import Protect
 from bothways.errors import UserError
+from bothways.input_side.examples import Examples
 from bothways.input_side.protection import protect
 from bothways.input_side.statistics import Statistics
 from bothways.input_side.transform import InputContext
@@ -87,6 +88,8 @@ def test_no_negated_sentence_loses_a_protected_word(name: str, knobs: dict[str, 
     context, transform = context_of(corpus_name), build(name, knobs, 0.3)
     if context.language not in transform.languages:
         pytest.skip(f"{name} does not read {context.language}")
+    if transform.loads_model:
+        pytest.skip(f"{name} has a model write: too slow for a whole corpus")
     texts = negated(corpus_name)
     assert len(texts) > 2000
     changed = transform(context.read(texts, keys(np.arange(len(texts)))), context).texts()
@@ -137,10 +140,13 @@ LONG = {
 
 
 def survives(name: str, knobs: dict[str, Any], language: str, rows: list[str], p: float = 0.7) -> None:
+    if name == "lm_sampling":
+        knobs = {**knobs, "keep": "protected"}
     transform = build(name, knobs, p)
     if language not in transform.languages:
         return
-    known = Statistics.of(["the film was good", "这部电影不好看", "😀 \0 x"])
+    texts = ["the film was good", "这部电影不好看", "😀 \0 x"]
+    known = replace(Statistics.of(texts), examples=Examples(texts, np.arange(3) % 2))
     context = InputContext(language=language, slot="augment/0/0", statistics=known)  # type: ignore[arg-type]
     batch = context.read(rows, keys(np.arange(len(rows))))
     result = transform(batch, context).texts()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from bothways.assets.pins import Package
+from bothways.assets.pins import WHOLE, Package
 from bothways.errors import UserError
 
 Wanted = Callable[[str], object]
@@ -55,11 +55,17 @@ def _deb(file: Path, wanted: Wanted) -> Iterator[tuple[str, IO[bytes]]]:
             archive.seek(size + size % 2, os.SEEK_CUR)  # members start at even offsets
 
 
+def _whole(file: Path, wanted: Wanted) -> Iterator[tuple[str, IO[bytes]]]:
+    with file.open("rb") as opened:
+        yield WHOLE, opened
+
+
 _OPEN: dict[str, Callable[[Path, Wanted], Iterator[tuple[str, IO[bytes]]]]] = {
     "wheel": _zip,
     "sdist": _tar,
     "npm": _tar,
     "deb": _deb,
+    "index": _whole,
 }
 
 

@@ -21,7 +21,7 @@ Row = dict[str, Any]
 _R_XZ = b"Z"  # how R marks, behind four bytes of length, that a serialised object is raw LZMA2
 
 
-def _write(folder: Path, split: str, rows: Iterable[Row]) -> None:
+def write(folder: Path, split: str, rows: Iterable[Row]) -> None:
     """`text`, `label` (null in the split `unlabelled`), and whatever else a source says of a row."""
     with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -37,8 +37,8 @@ def vader(domain: str, folder: Path) -> None:
         texts, ratings = (_table(opened, f"hutto_ICWSM_2014/{domain}_{part}.txt") for part in _VADER_FILES)
     rated = {number: json.loads(line[-1]) for number, *line in ratings}
     rows = [{"text": text, "label": _sign(rated[number]), "ratings": rated[number]} for number, _, text in texts]
-    _write(folder, "train", (row for row in rows if row["label"]))
-    _write(folder, "unlabelled", (row for row in rows if not row["label"]))
+    write(folder, "train", (row for row in rows if row["label"]))
+    write(folder, "unlabelled", (row for row in rows if not row["label"]))
     archive.unlink()
 
 
@@ -68,7 +68,7 @@ def fine_foods(folder: Path) -> None:
         start, size = map(int, where[name])
         frame = _r_object(data[start : start + size])
         columns = (frame["review"], frame["score"])
-        _write(folder, split, ({"text": text, "label": label} for text, label in zip(*columns, strict=True)))
+        write(folder, split, ({"text": text, "label": label} for text, label in zip(*columns, strict=True)))
     for member in ("database.rdx", "database.rdb"):
         (folder / member).unlink()
 
@@ -92,7 +92,7 @@ def mails(folder: Path) -> None:
     spam filter has written what it found.
     """
     files = sorted(folder.glob("*/*.json"))
-    _write(folder, "train", map(_mail, files))
+    write(folder, "train", map(_mail, files))
     for kind in {file.parent for file in files}:
         shutil.rmtree(kind)
 
@@ -141,7 +141,7 @@ def inews(folder: Path) -> None:
         file = folder / f"{name}.pkl"
         with file.open("rb") as opened:
             rows = zip(*plain_pickle(opened), strict=True)
-        _write(
+        write(
             folder,
             split,
             (

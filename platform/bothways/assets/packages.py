@@ -11,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from bothways.assets.files import flush, fresh_folder, lock, sha256
-from bothways.assets.pins import Package
+from bothways.assets.pins import WHOLE, Package
 from bothways.errors import UserError
 
+_APT_HELPER = "/usr/lib/apt/apt-helper"
 PROGRESS_S = 2.0  # seconds between progress lines
 
 
@@ -42,6 +43,25 @@ def command(package: Package) -> list[str]:
             return ["apt-get", "download", f"{package.name}={package.version}"]
         case "npm":
             return ["npm", "pack", "--ignore-scripts", f"{package.name}@{package.version}"]
+        case "index":
+            folder, digest = package.name.rpartition("/")[0], package.sha256
+            return [_APT_HELPER, "download-file", f"{_mirror()}dists/{folder}/by-hash/SHA256/{digest}", WHOLE]
+
+
+def _mirror() -> str:
+    """The first of Debian's mirrors among apt's sources. Raises `UserError` when there is none.
+
+    An index is asked for by its hash, which a mirror answers as long as the release has it: for ever, once the release
+    gets no more updates.
+    """
+    about = ["--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian", "Label: Debian"]
+    try:
+        found = subprocess.run(["apt-get", "indextargets", *about], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        found = ""
+    if not found.split():
+        raise UserError("this comes from Debian's package index, and apt knows no mirror of it: run `apt-get update`")
+    return found.split()[0].rstrip("/") + "/"
 
 
 def download(package: Package, into: Path) -> Path:

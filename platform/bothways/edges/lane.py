@@ -42,9 +42,13 @@ def execute(views: Views, encode: Encode) -> Iterator[pa.Table]:
     """`contracts.Execute`: Ray Data for what is more than one block. Texts do not depend on who reads them.
 
     A block costs the worker a fraction of a second, between its steps; an execution of Ray Data costs tenths of one to
-    begin, for every trial, and its first one in a process several.
+    begin, for every trial, and its first one in a process several. Where a language model writes, a worker that has a
+    GPU does all of it there: the model stays with the lane, and no share of a GPU has to be kept free for it. Without
+    GPUs it is the CPUs' work, beside the training.
     """
     sharded = RayExecute()
+    if getattr(encode, "loads_model", False):
+        return (local.execute if torch.cuda.is_available() else sharded)(views, encode)
     return (local.execute if views.num_rows <= sharded.block_rows else sharded)(views, encode)
 
 

@@ -28,6 +28,8 @@ TASK_CPUS = 0.5
 """CPUs one transform task asks for: two run beside each other on a core that a training worker shares."""
 AHEAD_BYTES = 256 << 20
 """Encoded views of one execution that may lie in the object store: about two million."""
+MODEL_ROWS = 64
+"""Views of a block where a language model writes: some seconds of work, so that nothing looks as if it stood still."""
 FIRST_ROWS = 256
 """Views of the first block, for which a trial waits; every block after it is twice as long, up to `block_rows`."""
 
@@ -50,20 +52,24 @@ class RayExecute:
 
     def __call__(self, views: Views, encode: Encode) -> Iterator[pa.Table]:
         quiet()
-        bounds = _bounds(views.num_rows, self.block_rows)
+        writes = bool(getattr(encode, "loads_model", False))
+        bounds = _bounds(views.num_rows, MODEL_ROWS if writes else self.block_rows)
         if not bounds:
             return
         blocks = [pa.table({"start": [start], "stop": [stop]}) for start, stop in bounds]
         # Not from_arrow: its tasks ask for a whole CPU each, only to count rows, and lanes may leave less than that.
-        encoded = ray.data.from_blocks(blocks).map_batches(
-            functools.partial(_encoded, ray.put((views, encode))),
-            batch_format="pyarrow",
-            batch_size=None,
-            num_cpus=TASK_CPUS,
+        shared, cpus = ray.put((views, encode)), int(ray.cluster_resources()["CPU"])
+        how: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": None, "zero_copy_batch": True}
+        if writes:
+            # Actors: the process of a task may end when it has been idle for a second, and with it a loaded model. Half
+            # as many as CPUs, since each holds a model.
+            pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, cpus // 2))
+            how |= {"fn_constructor_args": (shared,), "compute": pool}
+        else:
             # One a CPU: each process of them has imported a tokenizer, and holds 200 MB.
-            compute=ray.data.TaskPoolStrategy(size=max(1, int(ray.cluster_resources()["CPU"]))),
-            zero_copy_batch=True,
-        )
+            how["compute"] = ray.data.TaskPoolStrategy(size=max(1, cpus))
+        encode_block = _Encoder if writes else functools.partial(_encoded, shared)
+        encoded = ray.data.from_blocks(blocks).map_batches(encode_block, num_cpus=TASK_CPUS, **how)
         yield from encoded.iter_batches(batch_format="pyarrow", batch_size=None, prefetch_batches=2)
 
 
@@ -87,3 +93,13 @@ def _encoded(shared: Any, block: pa.Table) -> pa.Table:
     views, encode = _work(shared)
     start, stop = block["start"][0].as_py(), block["stop"][0].as_py()
     return encode(views.slice(start, stop - start))
+
+
+class _Encoder:
+    """`_encoded` as an actor, which keeps what it has loaded."""
+
+    def __init__(self, shared: Any) -> None:
+        self._shared = shared
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        return _encoded(self._shared, block)

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from bothways.input_side.examples import Examples
 from bothways.input_side.label_words import LabelWords
 from bothways.input_side.lookup import HashIndex, word_hashes
 from bothways.input_side.protection import negators_and_numbers
@@ -22,6 +23,7 @@ class Statistics:
     `codes`, `offsets` (V + 1,): the words' code points. `hashes` (V,). `counts` (V,): how often each occurs.
     `idf` (V,): log(N / rows that hold it). Negators and numbers are not in it: to sample one would change the label.
     `label_words`: those that carry the label, None where nobody has asked for them.
+    `examples`: the rows themselves, where a transform asks for them.
     """
 
     codes: Codes
@@ -31,6 +33,7 @@ class Statistics:
     idf: F64
     rows: int
     label_words: LabelWords | None = None
+    examples: Examples | None = None
 
     @classmethod
     def of(cls, texts: Sequence[str], segmentation: Segmentation = "character") -> Statistics:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from bothways.input_side.lookup import HashIndex, Matches, fold, longest_matches, word_hashes
 from bothways.input_side.protection import NEGATORS, NEGATORS_ZH
-from bothways.lexicons import SynonymTable, synonyms
+from bothways.lexicons import SynonymTable, neighbours, synonyms
 from bothways.seeding import U64, below
 from bothways.text import IDEOGRAPH, Bools, Codes, Ints, TextBatch, ragged
 
@@ -90,6 +90,12 @@ def function_words() -> list[str]:
 def thesaurus(language: str) -> Thesaurus:
     """The language's thesaurus, built once per process."""
     return Thesaurus.of(synonyms(language))
+
+
+@lru_cache(maxsize=8)
+def embedding_thesaurus(model: str, language: str, similarity: float) -> Thesaurus:
+    """Neighbours in a model's input embeddings, with a cosine of at least `similarity`, built once per process."""
+    return Thesaurus.of(neighbours(model, language).above(similarity))
 
 
 def capitalised_like(originals: Codes, codes: Codes, lengths: Ints) -> Codes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
@@ -25,6 +26,7 @@ class InputContext:
     """What a transform may know besides its batch.
 
     `slot`: the transform's place in the policy; it enters every draw. `statistics`: of the training rows, or None.
+    `model`: the source of the model that is trained, or nothing where there is none.
     `strength`: float (R,) in [0, 1], multiplies each row's magnitude; 0 leaves the row alone. None stands for ones.
     `label_words`: those to protect beside `protect`; an augmentation's only, for what is served has no labels.
     """
@@ -36,6 +38,7 @@ class InputContext:
     segmentation: Segmentation = "character"
     strength: F64 | None = None
     label_words: WordSet | None = None
+    model: str = ""
 
     def read(self, texts: Sequence[str], row_keys: U64) -> TextBatch:
         """Segments texts and marks their protected words."""
@@ -76,16 +79,44 @@ class InputContext:
         return replace(self.read(after, batch.keys), earlier=batch)
 
 
+def losing(batch: TextBatch, texts: Sequence[str]) -> Ints:
+    """The rows whose protected words would not all be there in these texts."""
+    rows = np.flatnonzero(batch.per_row(batch.protected)) if len(batch) else np.empty(0, dtype=np.int64)
+    before = batch.tokens() if rows.size else []
+    lost = []
+    for row in rows.tolist():
+        mask = batch.protected[batch.offsets[row] : batch.offsets[row + 1] - 1].tolist()
+        needed = Counter(word for word, kept in zip(before[row], mask, strict=True) if kept)
+        if needed - Counter(TextBatch.from_texts([texts[row]]).tokens()[0]):
+            lost.append(row)
+    return np.array(lost, dtype=np.int64)
+
+
+def keeping_protected(batch: TextBatch, texts: list[str], context: InputContext) -> TextBatch:
+    """The batch with these texts, but for rows that would lose a protected word."""
+    before = batch.texts()
+    lost = set(losing(batch, texts).tolist())
+    return context.rewritten(
+        batch, [old if row in lost else new for row, (old, new) in enumerate(zip(before, texts, strict=True))]
+    )
+
+
 class Transform(Component):
     """A change of what the model reads.
 
     The result of a row depends on its key, the slot and the row's text only: never on the batch around it. No text
     becomes empty; protected words survive; with the `neutral` knobs every text stays what it was.
-    `train_only`: an augmentation, never applied at evaluation. `languages`: those it can read.
+    `train_only`: an augmentation, never applied at evaluation. `languages`: those it can read. `loads_model`: it has a
+    language model write, which takes memory and time of another order. `takes_examples`: it asks for the training rows.
     """
 
     train_only: ClassVar[bool] = True
     languages: ClassVar[tuple[str, ...]] = ("en", "zh")
+    takes_examples: ClassVar[bool] = False
+
+    @property
+    def loads_model(self) -> bool:
+        return False
 
     @abstractmethod
     def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch: ...
@@ -136,6 +167,13 @@ Operations = Annotated[tuple[Annotated[str, AfterValidator(_is_transform)], ...]
 """Names of transforms that have a `p`."""
 BASIC_OPERATIONS: Operations = ("random_deletion", "random_swap", "random_insertion", "synonym_replacement")
 """EDA's four (Wei & Zou 2019)."""
+
+
+def drawn_rows(batch: TextBatch, context: InputContext, p: float) -> Ints:
+    """The rows that are drawn with probability `p` times their strength and have a text."""
+    chance = p if context.strength is None else p * context.strength
+    taken = np.flatnonzero(chosen(context.row_keys(batch, "row"), chance))
+    return taken[batch.sizes[taken] > 1]
 
 
 def mixture(batch: TextBatch, context: InputContext, operations: Sequence[str], p: float) -> TextBatch:

@@ -68,6 +68,12 @@ def antonyms() -> SynonymTable:
     return _table("wordnet", "antonyms", _antonyms)
 
 
+@cache
+def words_zh() -> frozenset[str]:
+    """All words of the Cilin thesaurus, those without synonyms too: what a Chinese word is."""
+    return frozenset(chain.from_iterable(_cilin_groups(resolve("asset:chinese_thesaurus"), every=True)))
+
+
 def close_folder(language: str) -> str:
     """The name of the cache folder of `close_synonyms(language)`: another pin or layout is another folder."""
     return _folder(_CLOSE[language][0], "close")
@@ -182,9 +188,10 @@ def _close_cilin(folder: Path) -> Candidates:
     }
 
 
-def _cilin_groups(folder: Path) -> list[list[str]]:
+def _cilin_groups(folder: Path, every: bool = False) -> list[list[str]]:
+    """The groups of synonyms; with `every`, those of merely related words too."""
     lines = (folder / "synonyms.txt").read_text(encoding="utf-8").splitlines()
-    groups = (line.split()[1:] for line in lines if line.split(" ", 1)[0].endswith("="))
+    groups = (line.split()[1:] for line in lines if every or line.split(" ", 1)[0].endswith("="))
     return [[word for word in group if _CHINESE_WORD.fullmatch(word)] for group in groups]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -20,7 +19,7 @@ from pydantic import Field, field_validator
 
 from bothways.errors import UserError, did_you_mean
 from bothways.input_side.nlpaug_repairs import MODELS, NAMES, construct
-from bothways.input_side.transform import InputContext, Transform
+from bothways.input_side.transform import InputContext, Transform, keeping_protected
 from bothways.lazy import torch
 from bothways.registry import TRANSFORMS
 from bothways.text import TextBatch
@@ -59,24 +58,12 @@ class Nlpaug(Transform):
                     seed(int(row_keys[row]))
                     with suppress(Exception):  # it has got through the probe: what breaks it is this text
                         texts[row] = _one(build.augment(texts[row])) or texts[row]
-        return _keeping_protected(batch, texts, context)
+        return keeping_protected(batch, texts, context)
 
 
 def _one(result: Any) -> str:
     """nlpaug 1.x returns a list of texts, 2.x a text."""
     return str(result[0] if result else "") if isinstance(result, list) else str(result)
-
-
-def _keeping_protected(batch: TextBatch, texts: list[str], context: InputContext) -> TextBatch:
-    """The batch with these texts, but for rows that lost a protected word."""
-    before, tokens = batch.texts(), batch.tokens()
-    after = context.read(texts, batch.keys).tokens()
-    for row in np.flatnonzero(batch.per_row(batch.protected)).tolist():
-        mask = batch.protected[batch.offsets[row] : batch.offsets[row + 1] - 1].tolist()
-        needed = Counter(word for word, kept in zip(tokens[row], mask, strict=True) if kept)
-        if needed - Counter(after[row]):
-            texts[row] = before[row]
-    return context.rewritten(batch, texts)
 
 
 @lru_cache(maxsize=8)
