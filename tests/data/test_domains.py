@@ -12,6 +12,7 @@ import pytest
 from bothways.config import Data
 from bothways.data import Dataset, load
 from bothways.errors import UserError
+from bothways.registry import TASKS
 
 SPLITS = {"train": 10, "selection": 6, "test": 8}
 
@@ -55,6 +56,7 @@ def test_the_labels_of_the_target_are_not_read(films: str, tmp_path: Path) -> No
     assert found.labels == ("bad", "good")
 
 
+@pytest.mark.slow  # fetches the asset where it is not yet
 def test_an_asset_gives_its_training_text_and_not_its_test_rows() -> None:
     foods = Data(source="asset:fine_foods", splits={"train": 100, "selection": 50, "test": 0.99})
     found = load(foods.model_copy(update={"unlabelled_source": "asset:fine_foods"}))
@@ -78,6 +80,14 @@ def test_pairs_of_the_target_are_read_as_pairs(tmp_path: Path) -> None:
 def test_nothing_left_is_an_error(films: str) -> None:
     with pytest.raises(UserError, match="has no text that is not in the splits already"):
         load(Data(source=films, splits={"train": 26, "selection": 6, "test": 8}, unlabelled_source=films))
+
+
+def test_rows_without_a_class_are_not_mixed(tmp_path: Path) -> None:
+    rows = [{"text": f"film {n}", "label": n / 7} for n in range(30)]
+    source = write(tmp_path / "a.parquet", rows)
+    data = Data(source=source, splits=SPLITS, mix=[{"source": source}])
+    with pytest.raises(UserError, match="mixes in rows with one class as their label"):
+        load(data, task=TASKS.build("regression"))
 
 
 def test_rows_to_mix_in_have_our_labels_and_no_text_of_a_split(films: str, tmp_path: Path) -> None:

@@ -48,8 +48,12 @@ def mixed_rows(
 ) -> tuple[tuple[pa.Table, ...], list[str]]:
     """The rows of each source of `data.mix`, each once, in the order of the texts, and notes. No text of any split.
 
-    Raises `UserError` for labels that are none of `labels`.
+    Raises `UserError` for labels that are none of `labels`, and where rows have other labels than one class each.
     """
+    if not pa.types.is_integer(splits["train"]["label"].type):
+        raise UserError(
+            "data.mix mixes in rows with one class as their label, and those of this task have other labels"
+        )
     read, notes = [], []
     for other in data.mix:
         rows = check(other.source, parts(other.source, Columns(data.text, data.pair, data.label))["train"])
