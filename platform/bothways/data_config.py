@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from bothways.errors import UserError
+from bothways.registry import Choices, Component, Range
 from bothways.strict import Config
 
 
@@ -36,8 +38,8 @@ class Mixed(Config):
     labels: dict[str, str] = Field(default_factory=dict)
 
 
-class SampleMixing(Config):
-    """Data mixing: training rows of other domains (`data.mix`) in each batch.
+class SampleMixing(Component):
+    """Training rows of other domains (`data.mix`) in each batch, under `input.sample_mixing`.
 
     `weight`: their share of a batch, in whole rows (one at least, if not 0; and one is our own). `temperature`: a
     source of n rows has a part in proportion to n^(1/temperature) of them; 1: every row counts alike. `weighting`:
@@ -45,9 +47,14 @@ class SampleMixing(Config):
     own domain (of that of `data.unlabelled_source`, if there is one).
     """
 
-    weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    temperature: Annotated[float, Field(ge=1.0)] = 1.0
-    weighting: Literal["uniform", "domain_classifier"] = "uniform"
+    name = "sample_mixing"
+    term = "data mixing, importance weighting"
+    source = "mixture weights and temperature, Arivazhagan et al. 2019; domain classifier, Bickel et al. 2009"
+    neutral: ClassVar[Mapping[str, Any]] = {"weight": 0.0}
+
+    weight: Annotated[float, Field(ge=0.0, lt=1.0), Range(0.05, 0.7)] = 0.0
+    temperature: Annotated[float, Field(ge=1.0), Range(1.0, 5.0)] = 1.0
+    weighting: Annotated[Literal["uniform", "domain_classifier"], Choices("uniform", "domain_classifier")] = "uniform"
 
 
 def refuse_impossible(mixing: SampleMixing, mix: tuple[Mixed, ...], batch_size: int) -> None:

@@ -185,7 +185,8 @@ def test_ctrl_c_is_exit_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_the_catalogue_names_every_member_with_its_knobs(capsys: pytest.CaptureFixture[str]) -> None:
     listed = json.loads(call(capsys, "list", "--format", "json")[1])
-    assert {(m["family"], m["name"]) for m in listed} == {(f, n) for f, r in FAMILIES.items() for n in r.names()}
+    registered = {(f, n) for f, r in FAMILIES.items() for n in r.names()}
+    assert {(m["family"], m["name"]) for m in listed} == {*registered, ("setting", "sample_mixing")}
     (rdrop,) = [member for member in listed if member["name"] == "rdrop"]
     assert rdrop["knobs"] == [{"name": "alpha", "type": "number", "range": "≥0", "default": 1.0, "search": "0.1…5 log"}]
     assert all(member["term"] for member in listed)
@@ -206,7 +207,8 @@ def test_the_reference_has_a_row_for_every_member_and_a_cell_for_all_it_is_to_sa
 ) -> None:
     page = call(capsys, "list", "--format", "md")[1]
     named = re.findall(r"^\| ([a-z]\w*) \|", page, re.MULTILINE)
-    assert sorted(set(named) - {"name"}) == sorted(name for r in FAMILIES.values() for name in r.names())
+    names = {name for r in FAMILIES.values() for name in r.names()}
+    assert set(named) - {"name"} == {*names, "sample_mixing"}
     (header,) = [line for line in page.splitlines() if line.startswith("| name |") and "rows/s" in line]
     (row,) = [line for line in page.splitlines() if line.startswith("| random_deletion |")]
     cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))

@@ -94,7 +94,8 @@ def test_no_negated_sentence_loses_a_protected_word(name: str, knobs: dict[str, 
     assert len(texts) > 2000
     changed = transform(context.read(texts, keys(np.arange(len(texts)))), context).texts()
     found = Effects.of(texts, changed)
-    least = 0 if name == "sentence_shuffle" else len(texts) // 10  # most of these rows are a single sentence
+    few = name == "sentence_shuffle" or "tiny encoder" in knobs.values()  # single sentences; a vocabulary of 30 words
+    least = 0 if few else len(texts) // 10
     assert found.changed > least
     assert (found.lost, found.protected >= len(texts)) == (0, True)
 

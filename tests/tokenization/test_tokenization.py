@@ -37,7 +37,8 @@ HOSTILE = (
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.text(
     "abcDEF1'-., \n\t\u3000不好电影É\u0301\u200d😀[MASK]", max_size=40
 )
-LEFT_OUT = ("nlpaug", "normalize", "lm_sampling")  # the last has a language model write
+LANGUAGE_MODELS = ("contextual_substitution", "back_translation", "lm_sampling")
+LEFT_OUT = ("nlpaug", "normalize", *LANGUAGE_MODELS)
 POLICY: list[dict[str, Any]] = [{"name": name} for name in TRANSFORMS.names() if name not in LEFT_OUT]
 
 

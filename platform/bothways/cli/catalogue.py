@@ -16,6 +16,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from bothways.cli.tables import Format, show
+from bothways.data_config import SampleMixing
 from bothways.errors import UserError, did_you_mean
 from bothways.registry import FAMILIES, Choices, Component, Range
 from bothways.yaml_io import read
@@ -24,6 +25,7 @@ COSTS = Path(__file__).with_name("costs.yaml")
 TABLE = ("family", "name", "term", "knobs", "languages", "source")
 PAGE: Mapping[str, tuple[str, ...]] = {
     "transform": ("name", "term", "about", "knobs", "languages", "applies", "neutral", "rows/s", "source"),
+    "setting": ("name", "term", "about", "knobs", "neutral", "source"),
     "objective": ("name", "term", "about", "knobs", "neutral", "passes", "source"),
 }
 ABOUT = """\
@@ -54,6 +56,8 @@ def catalogue(
         if chosen in ("", registry.family)
         for name in registry.names()
     ]
+    if not chosen:
+        members.append(_describe("setting", SampleMixing))
     if form is Format.json:
         show(members, form)
     elif form is Format.md:
