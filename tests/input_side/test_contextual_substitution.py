@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForMaskedLM,
@@ -162,7 +163,9 @@ def test_what_was_drawn_once_is_not_computed_again(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_model_without_a_head_says_how_to_get_one() -> None:
-    for model, said in ((tiny.model_dir(), "bothways prepare"), ("", "bothways prepare"), ("/nowhere/x", "no such")):
+    with pytest.raises(ValidationError, match="bothways prepare"):
+        ContextualSubstitution(p=0.3)
+    for model, said in ((tiny.model_dir(), "bothways prepare"), ("/nowhere/x", "no such")):
         with pytest.raises(UserError, match=said):
             changed(["a film"], {"p": 1.0, "model": model})
     assert changed(["a film"], {"p": 0.0, "model": "/nowhere/x"}) == ["a film"]

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from bothways.errors import UserError
 from bothways.input_side.masked_lm import MaskedLm, candidates, masked_lm
 from bothways.input_side.synonyms import capitalised_like
 from bothways.input_side.transform import Draw, InputContext, Transform, again, draw
@@ -44,27 +43,37 @@ class Edit(NamedTuple):
 
 @TRANSFORMS.register("contextual_substitution")
 class ContextualSubstitution(Transform):
-    """`p`: probability that a word is replaced. `model`: a masked language model, `asset:…`, `hf:…` or a directory,
-    such as `bothways prepare` writes. `temperature`: below 1 prefers likely words. `top_k`: from how many of the
-    likeliest words one is drawn; 0: from all."""
+    """`p`: probability that a word is replaced; 0.15 where a model is named and no `p`. `model`: a masked language
+    model, `hf:…` or a directory such as `bothways prepare` writes. `temperature`: below 1 prefers likely words.
+    `top_k`: from how many of the likeliest words one is drawn; 0: from all.
+    """
 
     term: ClassVar[str] = "contextual substitution (masked-LM sampling)"
     source: ClassVar[str] = "Kobayashi 2018; Ng et al. 2020, SSMBA"
     neutral: ClassVar[dict[str, Any]] = {"p": 0.0}
 
-    p: Annotated[float, Field(ge=0.0, le=1.0), Range(0.0, 0.4)] = 0.15
+    p: Annotated[float, Field(ge=0.0, le=1.0), Range(0.0, 0.4)] = 0.0
     model: str = ""
     temperature: Annotated[float, Field(gt=0.0), Range(0.5, 1.5)] = 1.0
     top_k: Annotated[int, Field(ge=0), Range(5, 100, log=True)] = 20
 
+    @model_validator(mode="before")
+    @classmethod
+    def _substitutes(cls, knobs: Any) -> Any:
+        return {"p": 0.15, **knobs} if isinstance(knobs, dict) and knobs.get("model") else knobs
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> ContextualSubstitution:
+        if self.p > 0 and not self.model:
+            raise ValueError(
+                "needs a `model` with a masked-LM head: train one with `bothways prepare PIPELINE --out DIR` and give "
+                "DIR, or name one of the hub (hf:org/name@revision)"
+            )
+        return self
+
     def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch:
         if not self.p or not len(batch):
             return batch
-        if not self.model:
-            raise UserError(
-                "contextual_substitution needs a `model` with a masked-LM head: train one with `bothways prepare "
-                "PIPELINE --out DIR` and give DIR, or name one of the hub (hf:org/name@revision)"
-            )
         drawn = draw(batch, context, self.p)
         rows = np.flatnonzero(batch.per_row(drawn.taken) > 0)
         if not rows.size:
