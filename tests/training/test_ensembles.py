@@ -17,6 +17,8 @@ from bothways.predict import Predictor
 from bothways.workspace import Workspace
 from tests import tiny
 
+pytestmark = pytest.mark.slow  # every test of them needs several trainings
+
 TEXTS = ["it was a good film", "dull", "a great and lovely story", "bad music with an awful end"]
 
 
