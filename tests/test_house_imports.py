@@ -17,11 +17,7 @@ PACKAGE = ROOT / "platform" / "bothways"
 # The first component below `bothways` says the layer; a module may import its own layer or a lower one.
 LAYERS: tuple[tuple[str, ...], ...] = (
     # words: the standard library, numpy, pydantic, yaml
-    (
-        *("errors", "lazy", "seeding", "registry", "config", "contracts", "task_contract", "results"),
-        *("strict", "optim", "goals", "search_config", "data_config"),
-        *("complaints", "knobs", "shape", "spaces", "yaml_io"),
-    ),
+    ("errors", "lazy", "seeding", "registry", "contracts", "task_contract", "results", "config", "spaces"),
     # tools
     ("text", "assets", "metrics", "text_scores"),
     ("lexicons",),
@@ -29,40 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tasks", "input_side", "output_side", "joint"),
     # pure logic: no Ray, no Optuna, no MLflow
     (
-        "policy",
-        "policy_file",
-        "policy_apply",
-        "policy_places",
-        "text_effects",
-        "text_judges",
-        "data",
-        "tokenization",
-        "planning",
-        "mixing",
-        "batching",
-        "fast_encoder",
-        "models",
-        "pretrained",
-        "averaging",
-        "language_models",
-        "pretraining",
-        "prepared_weights",
-        "preparing",
-        "embedding_rows",
-        "word_vectors",
-        "optimizer",
-        "training",
-        "checkpoints",
-        "workspace",
-        "trial",
-        "cross_validation",
-        "screening",
-        "generation",
-        "teachers",
-        "predict",
-        "ensembles",
-        "analysis",
-        "report",
+        *("policy", "data", "tokenization", "batches", "models", "pretraining", "training"),
+        *("predict", "ensembles", "analysis", "report"),
     ),
     # edges: Ray, Optuna, MLflow
     ("edges",),
@@ -254,7 +218,7 @@ def test_no_two_modules_import_each_other() -> None:
         ("bothways.data", "from importlib import import_module\nimport_module(name)", "computes the name"),
         ("bothways.text", "import torch", "bothways.lazy"),
         ("bothways.config", "import pandas", "layer 0 does not know pandas"),
-        ("bothways.config", "from bothways.trial import run", "may not import layer 4"),
+        ("bothways.config", "from bothways.training.trial import run", "may not import layer 4"),
         ("bothways.seeding", "from . import data", "may not import layer 4"),
         ("bothways.policy", "from .edges.local import execute", "may not import layer 5"),
         ("bothways.input_side.augment.x", "from bothways.output_side.objectives import rdrop", "each other"),
@@ -287,8 +251,8 @@ def test_the_checker_lets_a_rightful_import_pass(module: str, source: str) -> No
 def test_the_checker_finds_a_planted_cycle() -> None:
     tree = {
         **sources(),
-        "bothways.data": ("from bothways import models", False),
-        "bothways.models": ("def late():\n    from bothways.trial import run", False),
-        "bothways.trial": ("import bothways.data", False),
+        "bothways.one": ("from bothways import two", False),
+        "bothways.two": ("def late():\n    from bothways.three import run", False),
+        "bothways.three": ("import bothways.one", False),
     }
-    assert cycles(resolved(tree)) == [["bothways.data", "bothways.models", "bothways.trial"]]
+    assert cycles(resolved(tree)) == [["bothways.one", "bothways.three", "bothways.two"]]

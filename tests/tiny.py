@@ -33,8 +33,8 @@ from bothways.config import Experiment
 from bothways.data import Dataset
 from bothways.edges.local import OneWorker, execute
 from bothways.models import compact, load, reset, save
-from bothways.trial import Trial
-from bothways.workspace import Workspace
+from bothways.training.trial import Trial
+from bothways.training.workspace import Workspace
 
 GOOD = ["good", "great", "lovely"]
 BAD = ["bad", "awful", "dull"]

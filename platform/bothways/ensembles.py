@@ -23,12 +23,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from bothways import batching, models, training
-from bothways.checkpoints import atomic_directory
+from bothways import models, training
+from bothways.batches import batching
 from bothways.contracts import Batch, TaskLike
 from bothways.errors import UserError, one_line
 from bothways.predict import Prediction, Predictor
 from bothways.seeding import F64
+from bothways.training.checkpoints import atomic_directory
 
 Method = Literal["greedy", "uniform", "top-k"]
 Weights = Mapping[str, Tensor]

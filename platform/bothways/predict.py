@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from bothways import batching, generation, models
+from bothways import models
+from bothways.batches import batching
 from bothways.errors import UserError
 from bothways.task_contract import Prediction as Prediction
+from bothways.training import generation
 
 
 class Predictor:

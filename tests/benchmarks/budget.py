@@ -32,11 +32,11 @@ from transformers import AutoModel, AutoTokenizer
 from bothways import analysis, data, spaces
 from bothways.assets import resolve
 from bothways.config import Experiment, Search
+from bothways.config.goals import Goals
 from bothways.edges.local import OneWorker, execute
 from bothways.edges.ray_tune import PointSearch, sampler, scheduler
-from bothways.goals import Goals
-from bothways.trial import Diverged, Trial
-from bothways.workspace import Workspace
+from bothways.training.trial import Diverged, Trial
+from bothways.training.workspace import Workspace
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "joint.yaml"
 MORE = """

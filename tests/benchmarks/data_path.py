@@ -29,8 +29,9 @@ import numpy as np
 import pyarrow as pa
 from transforms import SST2, sentences
 
-from bothways import batching, planning, policy
+from bothways import policy
 from bothways.assets import resolve
+from bothways.batches import batching, planning
 from bothways.config import Augment, InputSide
 
 P = 0.1

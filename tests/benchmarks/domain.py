@@ -29,8 +29,8 @@ import torch
 from bothways import analysis, assets, data
 from bothways.config import Experiment
 from bothways.edges.local import OneWorker, execute
-from bothways.trial import Trial
-from bothways.workspace import Workspace
+from bothways.training.trial import Trial
+from bothways.training.workspace import Workspace
 
 NAMES = {"fresh": "positive", "rotten": "negative", "great": "positive", "other": "negative"}
 CHANGES = {"policy": [[{"name": "synonym_replacement", "p": 0.2}], [{"name": "random_deletion", "p": 0.1}]]}

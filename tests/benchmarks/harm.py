@@ -27,8 +27,8 @@ import torch
 from bothways import analysis, data
 from bothways.config import Experiment
 from bothways.edges.local import OneWorker, execute
-from bothways.trial import Trial
-from bothways.workspace import Workspace
+from bothways.training.trial import Trial
+from bothways.training.workspace import Workspace
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FREE = {"negators": False, "numbers": False}

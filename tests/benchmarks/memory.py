@@ -108,8 +108,8 @@ class Watch(threading.Thread):
 
 def ours(trials: int) -> float:
     """Prints the rows of our sweep; returns its seconds a trial."""
-    from bothways import yaml_io
     from bothways.cli.tune import quiet_ray
+    from bothways.config import yaml_io
 
     quiet_ray()
     from bothways.edges import sweep

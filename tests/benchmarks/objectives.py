@@ -34,8 +34,8 @@ from measuring import row
 from bothways import analysis, data, training
 from bothways.config import Experiment, OutputSide
 from bothways.edges.local import OneWorker, execute
-from bothways.trial import Trial
-from bothways.workspace import Workspace
+from bothways.training.trial import Trial
+from bothways.training.workspace import Workspace
 
 SST2 = Path(__file__).parents[3] / "shared" / "data" / "sst2" / "train.tsv"
 CONTROL = "cross_entropy"

@@ -96,12 +96,12 @@ def search(base: Any, trials: int) -> tuple[float, list[Any], float]:
     from bothways import data as loading
     from bothways import spaces
     from bothways.config import Pipeline, Run, Search
+    from bothways.config.goals import Goals
     from bothways.edges.mlflow_tracking import MlflowTracker
     from bothways.edges.ray_cluster import start_hub
     from bothways.edges.ray_train import Lanes
     from bothways.edges.ray_tune import run_search
     from bothways.edges.record import Pump, Record
-    from bothways.goals import Goals
 
     dataset, events = loading.load(base.data), list[Any]()
     with tempfile.TemporaryDirectory() as folder:
@@ -199,9 +199,9 @@ def overhead_row(data: Path, chosen: argparse.Namespace) -> None:
     from bothways import data as loading
     from bothways.config import Run
     from bothways.edges import local
-    from bothways.optimizer import Optimizer
-    from bothways.trial import Trial
-    from bothways.workspace import Workspace
+    from bothways.training.optimizer import Optimizer
+    from bothways.training.trial import Trial
+    from bothways.training.workspace import Workspace
 
     base = experiment(data, steps=2 * chosen.steps)
     dataset, workspace = loading.load(base.data), Workspace()

@@ -34,10 +34,11 @@ def prepare(rows: int, steps: int, seed: int) -> Any:
     """A trial, ready to train: the model is at its base weights with the seed's head."""
     import torch
 
-    from bothways import data, trial
+    from bothways import data
     from bothways.config import Experiment, Run
     from bothways.edges import local
-    from bothways.workspace import Workspace
+    from bothways.training import trial
+    from bothways.training.workspace import Workspace
 
     torch.set_num_threads(os.cpu_count() or 1)
     source: dict[str, Any] = {"source": "asset:rotten_tomatoes"}

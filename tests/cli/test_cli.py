@@ -14,9 +14,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from bothways import cli, yaml_io
+from bothways import cli
 from bothways.cli import catalogue, schema
 from bothways.cli.tables import Format, show
+from bothways.config import yaml_io
 from bothways.registry import FAMILIES
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from bothways.cli import run
-from bothways.yaml_io import dump
+from bothways.config.yaml_io import dump
 from tests import tiny
 
 
@@ -65,7 +65,7 @@ def test_a_pipeline_says_what_is_wrong_with_its_preparations(
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
     overrides = ["experiment.model.prepare.0.name=continued_pretraining", "experiment.model.prepare.0.steps=3"]
-    from bothways.yaml_io import load_pipeline
+    from bothways.config.yaml_io import load_pipeline
 
     (stage,) = load_pipeline(pipeline(tmp_path), overrides).experiment.model.prepare
     assert (stage.name, stage.steps) == ("continued_pretraining", 3)

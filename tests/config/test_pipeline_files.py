@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from bothways import yaml_io
-from bothways.config import Operation, Pipeline, Term
+from bothways.config import Operation, Pipeline, Term, yaml_io
 from bothways.errors import UserError
 from bothways.registry import OBJECTIVES, TRANSFORMS
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bothways import yaml_io
+from bothways.config import yaml_io
 from bothways.errors import UserError
 
 

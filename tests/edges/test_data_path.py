@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bothways import batching, planning
+from bothways.batches import batching, planning
 from bothways.config import InputSide
 from tests import tiny
 

@@ -11,8 +11,8 @@ import pytest
 
 from bothways import spaces
 from bothways.config import Experiment, Pipeline, Search
+from bothways.config.goals import Bound, Goals
 from bothways.errors import UserError
-from bothways.goals import Bound, Goals
 from bothways.results import Report
 
 pytestmark = pytest.mark.ray

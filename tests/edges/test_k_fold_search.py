@@ -9,11 +9,11 @@ import pytest
 
 from bothways import data, spaces
 from bothways.config import Experiment, Run, Search
-from bothways.cross_validation import CrossValidation, experiments
-from bothways.goals import Goals
+from bothways.config.goals import Goals
 from bothways.results import Report
-from bothways.trial import Trial
-from bothways.workspace import Workspace
+from bothways.training.cross_validation import CrossValidation, experiments
+from bothways.training.trial import Trial
+from bothways.training.workspace import Workspace
 
 pytestmark = pytest.mark.ray
 

@@ -11,8 +11,8 @@ import pytest
 
 from bothways import spaces
 from bothways.config import Experiment, Search
+from bothways.config.goals import Goals
 from bothways.edges.hub import Event, Outcome
-from bothways.goals import Goals
 from bothways.results import Report
 
 pytestmark = pytest.mark.ray

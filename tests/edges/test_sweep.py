@@ -102,7 +102,8 @@ def test_a_sweep_leaves_one_parent_its_children_their_models_and_a_champion(tmp_
     digests = {i.dataset.digest for i in parents[0].inputs.dataset_inputs}
     assert digests == {parents[0].data.tags["bothways.data"][:36]}
 
-    from bothways import policy_file, yaml_io
+    from bothways.config import yaml_io
+    from bothways.policy import file as policy_file
 
     sweep = tmp_path / "runs" / "tiny-001"
     policy = policy_file.load(sweep / "policy.yaml")

@@ -9,15 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bothways import policy, policy_apply
+from bothways import policy
 from bothways.config import Experiment, InputSide
 from bothways.data.reading import Columns
 from bothways.errors import UserError
 from bothways.input_side.label_words import LabelWords
 from bothways.input_side.log_odds import log_odds
 from bothways.input_side.lookup import WordSet
+from bothways.policy import apply as policy_apply
 from bothways.text import TextBatch
-from bothways.workspace import Workspace
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 QUESTIONS = [

@@ -17,7 +17,7 @@ from bothways.input_side.language_modelling import scores
 from bothways.input_side.preparation import Learner, TokenBatch
 from bothways.input_side.prepare.continued_pretraining import corrupted, drawn_tokens
 from bothways.input_side.transform import again
-from bothways.language_models import Checkpoint, cut
+from bothways.models.language_models import Checkpoint, cut
 from bothways.registry import PREPARATIONS
 from bothways.seeding import keys, uniforms
 from bothways.tokenization import Vocabulary, tokenizer

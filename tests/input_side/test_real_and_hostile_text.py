@@ -19,10 +19,10 @@ from bothways.input_side.examples import Examples
 from bothways.input_side.protection import protect
 from bothways.input_side.statistics import Statistics
 from bothways.input_side.transform import InputContext
+from bothways.policy.effects import Effects
 from bothways.registry import TRANSFORMS
 from bothways.seeding import keys
 from bothways.text import TextBatch, moved
-from bothways.text_effects import Effects
 from tests.input_side.test_transform_contract import HAVE_P, HOSTILE, VARIANTS, build, cases, name_of, protected_words
 
 pytestmark = pytest.mark.slow

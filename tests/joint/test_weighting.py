@@ -11,7 +11,7 @@ import torch
 
 from bothways.edges.local import OneWorker
 from bothways.registry import WEIGHTINGS
-from bothways.workspace import Workspace
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 STATED = [1.0, 0.5, 2.0]
@@ -96,7 +96,7 @@ def test_gradnorm_brings_gradients_of_unlike_length_together() -> None:
 def test_a_training_records_its_weights_and_resumes_to_the_last_bit(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bothways.trial.CHECKPOINT_SHARE", 1e9)  # a checkpoint at every report
+    monkeypatch.setattr("bothways.training.trial.CHECKPOINT_SHARE", 1e9)  # a checkpoint at every report
     workspace = Workspace()
     what = tiny.experiment(
         output={"objectives": ["cross_entropy", {"name": "rdrop", "weight": 0.5}], "weighting": {"name": name}},

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from bothways import models
-from bothways.batching import Encode, collate, collate_step, evaluation_views
+from bothways.batches.batching import Encode, collate, collate_step, evaluation_views
 from bothways.config import Term
 from bothways.contracts import Batch, Loss
 from bothways.edges.local import OneWorker
-from bothways.embedding_rows import EmbeddingRows
 from bothways.errors import UserError
+from bothways.models.embedding_rows import EmbeddingRows
 from bothways.output_side.mixing import Mixture
 from bothways.registry import OBJECTIVES, Component
 from bothways.tasks.classification import Classification

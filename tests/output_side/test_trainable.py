@@ -25,7 +25,7 @@ from bothways.contracts import Move
 from bothways.errors import UserError
 from bothways.output_side.trainable import head_parameters, layers, names_of, stack
 from bothways.registry import TRAINABLES
-from bothways.workspace import Workspace
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 FAMILIES = ["bert", "roberta", "distilbert"]

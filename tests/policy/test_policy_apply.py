@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bothways import data as datasets
-from bothways import policy, policy_apply
+from bothways import policy
 from bothways.config import Experiment
 from bothways.data.reading import Columns
 from bothways.errors import UserError
-from bothways.policy_apply import Source
+from bothways.policy import apply as policy_apply
+from bothways.policy.apply import Source
 from tests import tiny
 from tests.text.test_sentences import HOSTILE
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bothways import policy_file
 from bothways.config import Experiment
 from bothways.errors import UserError
+from bothways.policy import file as policy_file
 
 POLICY: dict[str, Any] = {
     "reconstruct": [{"name": "normalize"}],

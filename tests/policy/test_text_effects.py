@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU
 
-from bothways import policy, text_effects
+from bothways import policy
 from bothways.config import Experiment, Protect
+from bothways.policy import effects as text_effects
+from bothways.policy.effects import Effects, distinct, of_copies, self_bleu, variety
 from bothways.text import Segmentation, TextBatch
-from bothways.text_effects import Effects, distinct, of_copies, self_bleu, variety
-from bothways.workspace import Workspace
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 WORDS = ["the", "film", "was", "not", "good", ",", "a", "dull", "story", "and", "one", "3", "times"]
@@ -133,7 +134,7 @@ def test_without_augmentation_there_is_nothing_to_say() -> None:
 
 
 def test_a_trial_reports_it_once_and_a_resumed_one_not_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bothways.trial.CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr("bothways.training.trial.CHECKPOINT_SHARE", 1e9)
     what, workspace = experiment("random_swap", p=0.5), Workspace()
     for report in tiny.trial(what, tmp_path, workspace).reports():
         if report.step == 10:

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pytest
 import torch
 
-from bothways import text_effects
 from bothways.config import Run
-from bothways.cross_validation import experiments
 from bothways.data import folded
 from bothways.edges import local
-from bothways.screening import HALVES
-from bothways.text_effects import Asked, of_copies
-from bothways.text_judges import Fidelity, Perplexity, unlearnt
-from bothways.workspace import Workspace
+from bothways.policy import effects as text_effects
+from bothways.policy.effects import Asked, of_copies
+from bothways.policy.judges import Fidelity, Perplexity, unlearnt
+from bothways.policy.screening import HALVES
+from bothways.training.cross_validation import experiments
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 

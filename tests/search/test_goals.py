@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bothways import text_effects
 from bothways.config import Pipeline
+from bothways.config.goals import TEXT, Bound, Goals
+from bothways.config.yaml_io import load_pipeline
 from bothways.errors import UserError
-from bothways.goals import TEXT, Bound, Goals
+from bothways.policy import effects as text_effects
 from bothways.report import front, markdown
 from bothways.results import Arm, Estimate, SweepResult
-from bothways.yaml_io import load_pipeline
 
 ACCURACY, VARIETY, LOST = "selection/accuracy", "text/distinct_2", "text/protected_lost"
 BOTH = Goals(metric=ACCURACY, mode="max", also={VARIETY: "max"}, bounds={LOST: Bound(max=0)})

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bothways import policy, screening, spaces
+from bothways import policy, spaces
 from bothways.config import InputSide
-from bothways.screening import Score
-from bothways.text_effects import distinct
+from bothways.policy import screening
+from bothways.policy.effects import distinct
+from bothways.policy.screening import Score
 from tests import tiny
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from bothways import spaces, yaml_io
-from bothways.config import Data, Experiment
+from bothways import spaces
+from bothways.config import Data, Experiment, yaml_io
 from bothways.errors import UserError
 
 BASE = Experiment(data=Data(source="rows.csv"))

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from bothways import spaces
 from bothways.config import Data, Experiment
+from bothways.config.yaml_io import load_pipeline, space_file
 from bothways.errors import UserError
 from bothways.spaces import load_space
-from bothways.yaml_io import load_pipeline, space_file
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "search_spaces").glob("*.yaml"))

@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture
 def a_checkpoint_at_every_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bothways.trial.CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr("bothways.training.trial.CHECKPOINT_SHARE", 1e9)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bothways.batching import Encode, collate, evaluation_views
+from bothways.batches.batching import Encode, collate, evaluation_views
 from bothways.config import InputSide
 from bothways.contracts import NO_LABEL, Batch
 from bothways.registry import TASKS

@@ -15,15 +15,15 @@ import transformers
 from torch import Tensor
 
 from bothways import models
-from bothways.batching import Encode, collate, evaluation_views
+from bothways.batches.batching import Encode, collate, evaluation_views
 from bothways.contracts import NO_LABEL, Batch
 from bothways.data import Dataset
 from bothways.output_side.trainable import head_parameters
 from bothways.predict import Predictor
 from bothways.registry import OBJECTIVES, TASKS
 from bothways.training import ModelForward
-from bothways.trial import Trial
-from bothways.workspace import Workspace
+from bothways.training.trial import Trial
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 WRITING = {"name": "seq2seq", "target_length": 5}, {"name": "causal_lm", "target_length": 4}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from bothways.assets import asset, resolve
-from bothways.batching import Encode
+from bothways.batches.batching import Encode
 from bothways.config import InputSide
 from bothways.policy import read, statistics
 from bothways.registry import TRANSFORMS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bothways.workspace import Workspace
+from bothways.training.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -14,4 +14,4 @@ def workspace() -> Workspace:
 
 @pytest.fixture
 def a_checkpoint_at_every_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bothways.trial.CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr("bothways.training.trial.CHECKPOINT_SHARE", 1e9)

@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bothways.batching import Encode, collate, evaluation_views, lengths, regroup
+from bothways.batches.batching import Encode, collate, evaluation_views, lengths, regroup
+from bothways.batches.planning import Order, Plan, plan
 from bothways.config import Augment
 from bothways.errors import UserError
-from bothways.planning import Order, Plan, plan
 from bothways.tokenization import tokenizer
 from tests import tiny
 

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bothways import batching, planning
+from bothways.batches import batching, planning
 from bothways.config import Augment, Run
 from bothways.contracts import NO_LABEL, Beside
 from bothways.edges import local
 from bothways.errors import UserError
-from bothways.workspace import Workspace
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 LENGTHS = np.arange(3, 23)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from bothways import checkpoints
 from bothways.errors import UserError
+from bothways.training import checkpoints
 
 STATE = {"step": 3, "weights": {"w": torch.arange(6.0)}, "note": "x", "none": None, "list": [1.5, {"a": True}]}
 

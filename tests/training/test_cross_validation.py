@@ -11,11 +11,11 @@ import torch
 
 from bothways import data
 from bothways.config import Experiment
-from bothways.cross_validation import CrossValidation, experiments
 from bothways.errors import UserError
 from bothways.results import Report
-from bothways.trial import Trial
-from bothways.workspace import Workspace
+from bothways.training.cross_validation import CrossValidation, experiments
+from bothways.training.trial import Trial
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 FOLDS, REPEATS, STEPS = 3, 2, 10

@@ -8,7 +8,7 @@ import pytest
 
 from bothways import models
 from bothways.results import Report
-from bothways.workspace import Workspace
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 TWO_DOMAINS = {

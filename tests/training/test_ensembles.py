@@ -14,7 +14,7 @@ import torch
 from bothways import cli, data, ensembles, models
 from bothways.errors import UserError
 from bothways.predict import Predictor
-from bothways.workspace import Workspace
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 pytestmark = pytest.mark.slow  # every test of them needs several trainings

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from bothways import models
-from bothways.fast_encoder import ATTENTION, attend, drop
+from bothways.models.fast_encoder import ATTENTION, attend, drop
 from tests import tiny
 
 FAMILIES = ["bert", "roberta", "distilbert"]

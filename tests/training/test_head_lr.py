@@ -7,8 +7,8 @@ import pytest
 from bothways.config import Optim
 from bothways.contracts import Move
 from bothways.models import load
-from bothways.optimizer import parameter_groups
 from bothways.output_side.trainable import head_parameters
+from bothways.training.optimizer import parameter_groups
 from tests import tiny
 
 

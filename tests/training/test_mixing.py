@@ -11,11 +11,12 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from bothways import batching, mixing, models, planning
+from bothways import models
+from bothways.batches import batching, mixing, planning
 from bothways.config import Augment, Data
-from bothways.data_config import SampleMixing
-from bothways.trial import Trial
-from bothways.workspace import Workspace
+from bothways.config.domains import SampleMixing
+from bothways.training.trial import Trial
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 MIX = {"data": {"mix": [{"source": "made in the test"}]}}

@@ -14,8 +14,8 @@ from bothways import models
 from bothways.config import Optim
 from bothways.contracts import Move
 from bothways.edges.local import OneWorker
-from bothways.embedding_rows import EmbeddingRows
-from bothways.optimizer import Optimizer, learning_rate, parameter_groups
+from bothways.models.embedding_rows import EmbeddingRows
+from bothways.training.optimizer import Optimizer, learning_rate, parameter_groups
 from tests import tiny
 
 OPTIM = Optim(steps=6, lr=1e-2, warmup=0.0, schedule="linear", clip_norm=0.5)

@@ -14,11 +14,12 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from bothways import assets, models, prepared_weights, preparing, pretraining
+from bothways import assets, models, pretraining
 from bothways.config import Experiment
 from bothways.edges.local import OneWorker
+from bothways.pretraining import prepared_weights, preparing
 from bothways.registry import PREPARATIONS
-from bothways.workspace import Workspace
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 MLM = {"name": "continued_pretraining", "steps": 4, "batch_size": 8, "lr": 1e-3}

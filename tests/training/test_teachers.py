@@ -11,12 +11,12 @@ import torch
 from pydantic import ValidationError
 
 from bothways import models
-from bothways.batching import Encode, collate, evaluation_views
+from bothways.batches.batching import Encode, collate, evaluation_views
 from bothways.config import Experiment
 from bothways.errors import UserError
 from bothways.registry import OBJECTIVES
-from bothways.teachers import Teaching
-from bothways.workspace import Workspace
+from bothways.training.teachers import Teaching
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 

@@ -15,10 +15,10 @@ from bothways import training
 from bothways.config import Optim
 from bothways.edges.local import OneWorker
 from bothways.errors import UserError
-from bothways.optimizer import learning_rate
 from bothways.results import Report
 from bothways.training import Diverged
-from bothways.workspace import Workspace
+from bothways.training.optimizer import learning_rate
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 

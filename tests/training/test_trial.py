@@ -21,8 +21,8 @@ from bothways.edges import local
 from bothways.errors import UserError
 from bothways.predict import Predictor
 from bothways.results import Report
-from bothways.trial import Trial
-from bothways.workspace import Workspace
+from bothways.training.trial import Trial
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 LEARNS = {
@@ -139,7 +139,7 @@ def test_a_trial_that_had_ended_is_not_trained_again(tmp_path: Path, workspace: 
 def test_a_slow_disk_gets_fewer_checkpoints_but_one_whenever_asked(
     tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bothways.trial.CHECKPOINT_SHARE", 1e-9)
+    monkeypatch.setattr("bothways.training.trial.CHECKPOINT_SHARE", 1e-9)
     trial = tiny.trial(tiny.experiment(), tmp_path, workspace)
     reports = trial.reports()
     for _ in range(3):
@@ -171,7 +171,7 @@ from pathlib import Path
 from tests import tiny
 from bothways import models
 from bothways.config import Experiment
-from bothways.workspace import Workspace
+from bothways.training.workspace import Workspace
 import json
 torch.set_num_threads(1)
 what = Experiment(**json.loads(sys.argv[1]))

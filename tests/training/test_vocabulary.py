@@ -26,8 +26,8 @@ from bothways.config import Fold
 from bothways.errors import UserError
 from bothways.predict import Predictor
 from bothways.tokenization import Vocabulary, tokenizer
-from bothways.trial import Trial
-from bothways.workspace import Workspace
+from bothways.training.trial import Trial
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 LETTERS = [*string.ascii_lowercase, *(f"##{letter}" for letter in string.ascii_lowercase)]

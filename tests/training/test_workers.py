@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from bothways import models
 from bothways.config import Experiment
 from bothways.edges.local import execute
-from bothways.trial import Scored, Trial
-from bothways.workspace import Workspace
+from bothways.training.trial import Scored, Trial
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 ARMS: dict[str, dict[str, Any]] = {

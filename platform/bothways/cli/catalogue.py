@@ -16,10 +16,10 @@ import typer
 from pydantic.fields import FieldInfo
 
 from bothways.cli.tables import Format, show
-from bothways.data_config import SampleMixing
+from bothways.config.domains import SampleMixing
+from bothways.config.yaml_io import read
 from bothways.errors import UserError, did_you_mean
 from bothways.registry import FAMILIES, Choices, Component, Range
-from bothways.yaml_io import read
 
 COSTS = Path(__file__).with_name("costs.yaml")
 TABLE = ("family", "name", "term", "knobs", "languages", "source")

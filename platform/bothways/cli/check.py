@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from bothways.config import Data, Experiment
+from bothways.config.yaml_io import Document, load_pipeline, read, space_file
 from bothways.errors import UserError
 from bothways.spaces import WORDS, Space, load_space
-from bothways.yaml_io import Document, load_pipeline, read, space_file
 
 
 def check(files: Annotated[list[Path], typer.Argument(help="Files of pipelines/ and search_spaces/.")]) -> None:

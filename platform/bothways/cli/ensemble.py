@@ -64,7 +64,7 @@ def ensemble(
 
 def _metric(run_dir: Path) -> str:
     """What the sweep searched by; nothing where its pipeline is not there."""
-    from bothways.yaml_io import load_pipeline
+    from bothways.config.yaml_io import load_pipeline
 
     file = run_dir / "pipeline.yaml"
     search = load_pipeline(file, []).search if file.exists() else None

@@ -39,7 +39,7 @@ def learn(
         raise UserError(f"--language {language!r}: choose en or zh")
     ours, theirs = _texts(source, text), _texts(target, text)
     from bothways.input_side.lexicon_learning import domain_words, pairs
-    from bothways.word_vectors import input_vectors  # torch: only once both corpora are read
+    from bothways.models.word_vectors import input_vectors  # torch: only once both corpora are read
 
     words = domain_words(ours, theirs, language=language, least=least)
     found = pairs(words, input_vectors(model, words.words), similarity=similarity)

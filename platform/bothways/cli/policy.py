@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from bothways import policy_file
 from bothways.cli.tables import Format, show
 from bothways.config import Experiment, Operation
 from bothways.errors import UserError
+from bothways.policy import file as policy_file
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Policies of augmentation.")
 
@@ -140,7 +140,7 @@ def apply(
     experiment = _experiment(file, copies, seed)
     from rich.console import Console
 
-    from bothways import policy_apply
+    from bothways.policy import apply as policy_apply
 
     source = _source(experiment, data, (text, pair, label))
     if out.exists() and (Path(source.name).exists() and out.samefile(source.name)):
@@ -172,7 +172,7 @@ def _experiment(file: Path, copies: int | None, seed: int | None) -> Experiment:
 def _source(experiment: Experiment, data: str, columns: tuple[str, str, str]) -> Any:
     """What is read: the options, and where they are silent what the pipeline file says."""
     from bothways.data.reading import Columns
-    from bothways.policy_apply import Source
+    from bothways.policy.apply import Source
 
     own = experiment.data
     name = data or own.source

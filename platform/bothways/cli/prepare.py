@@ -31,13 +31,14 @@ def prepare(
     with AutoModelForMaskedLM (a decoder's with AutoModelForCausalLM), and contextual_substitution takes it as `model`.
     Settings are those of the pipeline's own continued_pretraining, if it has one, unless they are given here.
     """
-    from bothways.yaml_io import load_pipeline
+    from bothways.config.yaml_io import load_pipeline
 
     loaded = load_pipeline(pipeline, overrides or [])
     if out.exists():
         raise UserError(f"--out {out}: is there already: name another directory")
-    from bothways import data, preparing
+    from bothways import data
     from bothways.edges import local
+    from bothways.pretraining import preparing
     from bothways.registry import PREPARATIONS
 
     experiment = loaded.experiment

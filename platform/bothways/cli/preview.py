@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bothways import policy, policy_apply
+from bothways import policy
 from bothways.cli.difference import GONE, NEW, Change, changes, coloured, marked, printable
 from bothways.config import Experiment
 from bothways.errors import UserError
+from bothways.policy import apply as policy_apply
 
 LIMIT = 600  # characters of a text that are shown
 

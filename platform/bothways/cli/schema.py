@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from bothways.config.shape import skeleton
 from bothways.registry import FAMILIES, Component
-from bothways.shape import skeleton
 
 
 class Kind(StrEnum):

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from bothways.cli.tables import Format, show
-from bothways.knobs import Knob
-from bothways.shape import shown
+from bothways.config.shape import shown
 from bothways.spaces import Space, load_space
+from bothways.spaces.knobs import Knob
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Search spaces.")
 

@@ -17,7 +17,7 @@ def train(
     ray: Annotated[bool, typer.Option("--ray", help="On Ray workers (run.workers of them) instead of here.")] = False,
 ) -> None:
     """Train the pipeline's experiment once, score its test rows, save and record its model."""
-    from bothways.yaml_io import load_pipeline
+    from bothways.config.yaml_io import load_pipeline
 
     loaded = load_pipeline(pipeline, overrides or [])
     from bothways.cli.tune import hear_sigterm, program, quiet_ray

@@ -25,7 +25,7 @@ def tune(
     ] = False,
 ) -> None:
     """Search the pipeline's space, confirm the best with fresh seeds, register it as champion."""
-    from bothways.yaml_io import load_pipeline, space_file
+    from bothways.config.yaml_io import load_pipeline, space_file
 
     loaded = load_pipeline(pipeline, overrides or [])
     console = Console()

@@ -24,16 +24,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bothways import data, text_effects, trial
+from bothways import data
 from bothways.config import Experiment
 from bothways.contracts import Encode, Views
-from bothways.cross_validation import CrossValidation, experiments
 from bothways.edges import local
 from bothways.edges.hub import Decision, Job, Outcome
 from bothways.edges.ray_data import RayExecute
 from bothways.errors import UserError, one_line
+from bothways.policy import effects as text_effects
 from bothways.results import Report
-from bothways.workspace import Workspace
+from bothways.training import trial
+from bothways.training.cross_validation import CrossValidation, experiments
+from bothways.training.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +172,7 @@ class Lane:
         return text_effects.Asked(always=job.copies, judges=self._judges[key])
 
     def _load(self, job: Job) -> tuple[text_effects.Judge, ...]:
-        from bothways import text_judges
+        from bothways.policy import judges as text_judges
 
         device, found = self._collective.device, list[text_effects.Judge]()
         if job.controls:

@@ -17,8 +17,8 @@ from bothways.config import Experiment, Run
 from bothways.contracts import Encode, Views
 from bothways.errors import one_line
 from bothways.results import Report, TrialResult
-from bothways.trial import Diverged, Trial
-from bothways.workspace import Workspace
+from bothways.training.trial import Diverged, Trial
+from bothways.training.workspace import Workspace
 
 BLOCK_ROWS = 512
 

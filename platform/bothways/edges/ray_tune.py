@@ -25,9 +25,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from bothways import spaces
 from bothways.config import Experiment, Search
+from bothways.config.goals import Goals, worst
 from bothways.edges.hub import Job
 from bothways.errors import UserError, one_line
-from bothways.goals import Goals, worst
 from bothways.results import Report, Status
 
 MESSENGER_FAILURES = 8

@@ -14,13 +14,14 @@ from typing import Any
 import optuna
 import ray
 
-from bothways import policy, screening, spaces
+from bothways import policy, spaces
 from bothways.config import Experiment, InputSide, Run, Search
-from bothways.cross_validation import experiments
 from bothways.data import Dataset
 from bothways.edges.ray_cluster import gpus_per_worker
 from bothways.errors import UserError
-from bothways.screening import Score
+from bothways.policy import screening
+from bothways.policy.screening import Score
+from bothways.training.cross_validation import experiments
 
 SHARE = 8
 """One in so many of the search's trials begins with a screened input side."""
@@ -136,8 +137,8 @@ def _judge(
     import torch
 
     from bothways.edges import local
+    from bothways.policy.judges import probabilities
     from bothways.predict import Predictor
-    from bothways.text_judges import probabilities
 
     torch.set_num_threads(run.threads)
     experiment = Experiment(**spec)

@@ -15,8 +15,9 @@ from typing import Any
 
 import ray
 
-from bothways import analysis, assets, data, policy_file, report, spaces, yaml_io
-from bothways.config import Pipeline, Search
+from bothways import analysis, assets, data, report, spaces
+from bothways.config import Pipeline, Search, yaml_io
+from bothways.config.goals import Goals
 from bothways.edges import screen
 from bothways.edges.confirm import Confirmed, confirm, rerun
 from bothways.edges.lease import lease, sweep_directory
@@ -26,7 +27,7 @@ from bothways.edges.ray_train import Lanes
 from bothways.edges.ray_tune import Past, run_search
 from bothways.edges.record import Pump, Record, Sink, TrialRecord, read
 from bothways.errors import UserError
-from bothways.goals import Goals
+from bothways.policy import file as policy_file
 from bothways.results import SweepResult
 
 

@@ -18,13 +18,13 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from bothways import models, seeding
-from bothways.checkpoints import atomic_directory
 from bothways.errors import UserError, one_line
-from bothways.fast_encoder import quicken
 from bothways.input_side.preparation import Kind, Loaded
+from bothways.models.fast_encoder import quicken
 from bothways.seeding import F64
 from bothways.text import Ints
 from bothways.tokenization import Vocabulary, tokenizer
+from bothways.training.checkpoints import atomic_directory
 
 _CLASSES: Mapping[Kind, Any] = {
     "encoder": AutoModel,

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bothways.averaging import Average
 from bothways.config import Optim
 from bothways.contracts import Collective, Move
-from bothways.embedding_rows import EmbeddingRows
+from bothways.models.embedding_rows import EmbeddingRows
 from bothways.output_side.trainable import head_parameters
+from bothways.training.averaging import Average
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 ROWS = "embedding rows"

@@ -19,27 +19,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from bothways import (
-    batching,
-    checkpoints,
-    generation,
-    mixing,
-    models,
-    planning,
-    policy,
-    preparing,
-    seeding,
-    teachers,
-    text_effects,
-    tokenization,
-    training,
-)
+from bothways import models, policy, seeding, tokenization, training
+from bothways.batches import batching, mixing, planning
 from bothways.config import Experiment, InputSide, OutputSide
 from bothways.contracts import Batch, Collective, Execute
 from bothways.errors import UserError
+from bothways.policy import effects as text_effects
+from bothways.pretraining import preparing
 from bothways.results import Report
-from bothways.training import Diverged
-from bothways.workspace import Workspace
+from bothways.training import Diverged, checkpoints, generation, teachers
+from bothways.training.workspace import Workspace
 
 if TYPE_CHECKING:
     from bothways.data import Dataset

@@ -23,10 +23,10 @@ from bothways.config import Experiment
 from bothways.contracts import Collective
 from bothways.data import Dataset
 from bothways.input_side.preparation import Preparation
-from bothways.language_models import Checkpoint, save
 from bothways.models import Bundle
-from bothways.prepared_weights import digest_of, kept
+from bothways.models.language_models import Checkpoint, save
 from bothways.pretraining import Corpus, Record, Tell, counts, learn
+from bothways.pretraining.prepared_weights import digest_of, kept
 from bothways.tokenization import Vocabulary, tokenizer, used
 
 FORMAT = 1

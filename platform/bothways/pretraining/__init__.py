@@ -14,14 +14,15 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from bothways import planning, seeding
+from bothways import seeding
+from bothways.batches import planning
 from bothways.config import Augment, Optim
 from bothways.data import Dataset
 from bothways.errors import UserError
 from bothways.input_side.preparation import Learner, Preparation, TokenBatch
-from bothways.language_models import Checkpoint
-from bothways.optimizer import BETAS, EPS, learning_rate
+from bothways.models.language_models import Checkpoint
 from bothways.tokenization import Vocabulary, encoder
+from bothways.training.optimizer import BETAS, EPS, learning_rate
 
 HELD_OUT, HELD_OUT_SHARE = 256, 0.05
 """Texts that are not learnt from and say how well the others were: so many, or the share where that is less."""

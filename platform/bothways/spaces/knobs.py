@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bothways.config.shape import dotted, family_at, parts, shown
 from bothways.contracts import TrialLike
 from bothways.errors import UserError, did_you_mean
 from bothways.registry import Choices, Component, Range
-from bothways.shape import dotted, family_at, parts, shown
 
 Kind = Literal["choices", "float", "log", "int", "int_log"]
 Point = Mapping[str, Any]

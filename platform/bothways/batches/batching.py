@@ -10,10 +10,10 @@ import pyarrow as pa
 import torch
 
 from bothways import policy
+from bothways.batches.planning import I64, as_views
 from bothways.config import Augment, InputSide, Language
+from bothways.config.domains import SampleMixing
 from bothways.contracts import NO_LABEL, Batch, Beside
-from bothways.data_config import SampleMixing
-from bothways.planning import I64, as_views
 from bothways.registry import TASKS
 from bothways.task_contract import TaskLike
 from bothways.tokenization import ModelReader, Vocabulary

@@ -22,8 +22,8 @@ from bothways import seeding
 from bothways.config import Optim, OutputSide, Term
 from bothways.contracts import Batch, Collective, ObjectiveLike, Outputs, TaskLike
 from bothways.joint import Weigher
-from bothways.optimizer import Optimizer
 from bothways.output_side.trainable import body, layers
+from bothways.training.optimizer import Optimizer
 
 State = Mapping[str, Any]
 Own = dict[ObjectiveLike, nn.Module]

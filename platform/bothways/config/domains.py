@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from bothways.config.strict import Config
 from bothways.errors import UserError
 from bothways.registry import Choices, Component, Range
-from bothways.strict import Config
 
 
 class Fold(Config):

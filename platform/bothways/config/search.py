@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bothways.goals import Also, Bound
-from bothways.strict import Config, Count
+from bothways.config.goals import Also, Bound
+from bothways.config.strict import Config, Count
 
 
 class Search(Config):

@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from bothways import yaml_io
-from bothways.config import Experiment
+from bothways.config import Experiment, yaml_io
+from bothways.config.shape import Path, shown
 from bothways.errors import UserError, did_you_mean
-from bothways.shape import Path, shown
 
 KEYS = ("language", "seed", "input")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bothways.strict import Config, Count, Probability
+from bothways.config.strict import Config, Count, Probability
 
 
 class Optim(Config):

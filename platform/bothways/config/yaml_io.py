@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from bothways.complaints import complaints, mistyped
 from bothways.config import Pipeline
+from bothways.config.complaints import complaints, mistyped
+from bothways.config.shape import Path, assign, parts, shown
 from bothways.errors import UserError
-from bothways.shape import Path, assign, parts, shown
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
+from bothways.config.domains import Fold as Fold
+from bothways.config.domains import Mixed, SampleMixing, refuse_impossible
+from bothways.config.goals import Goals, check, measures, objectives
+from bothways.config.optim import Optim as Optim
+from bothways.config.search import Search as Search
+from bothways.config.strict import Config as Config
+from bothways.config.strict import Count, Probability
 from bothways.contracts import Beside
-from bothways.data_config import Fold as Fold
-from bothways.data_config import Mixed, SampleMixing, refuse_impossible
 from bothways.errors import UserError
-from bothways.goals import Goals, check, measures, objectives
-from bothways.optim import Optim as Optim
 from bothways.registry import OBJECTIVES, PREPARATIONS, TASKS, TRAINABLES, TRANSFORMS, WEIGHTINGS, Component, Registry
-from bothways.search_config import Search as Search
-from bothways.strict import Config as Config
-from bothways.strict import Count, Probability
 from bothways.task_contract import refuse_misfit, refuse_search
 
 Language = Literal["en", "zh"]

@@ -22,7 +22,7 @@ from bothways.input_side.label_words import LabelWords
 from bothways.input_side.lookup import WordSet
 from bothways.input_side.statistics import Statistics as Statistics
 from bothways.input_side.transform import InputContext, Transform
-from bothways.policy_places import Places
+from bothways.policy.places import Places
 from bothways.seeding import F64, U64, below, keys, uniforms
 from bothways.text import Segmentation, TextBatch
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bothways.config.shape import Path, dotted, find, known_keys, shown
 from bothways.errors import UserError, did_you_mean
-from bothways.shape import Path, dotted, find, known_keys, shown
 
 MAX_LINES = 5
 

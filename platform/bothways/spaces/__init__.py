@@ -19,13 +19,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bothways.complaints import MAX_LINES, complaints, mistyped
 from bothways.config import Experiment
+from bothways.config.complaints import MAX_LINES, complaints, mistyped
+from bothways.config.shape import Path, assign, dotted, find, parts, shown
+from bothways.config.yaml_io import Document, read
 from bothways.contracts import TrialLike
 from bothways.errors import UserError, did_you_mean
-from bothways.knobs import Knob, Point, ordered, read_knob, wrong_conditions
-from bothways.shape import Path, assign, dotted, find, parts, shown
-from bothways.yaml_io import Document, read
+from bothways.spaces.knobs import Knob, Point, ordered, read_knob, wrong_conditions
 
 WORDS = ("description", "control", "start")
 FIXED = ("data", "seed", "task", "optim.steps", "optim.batch_size", "optim.evaluate_every")

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from pydantic import model_validator
 
+from bothways.config.strict import Config
 from bothways.errors import UserError, did_you_mean
-from bothways.strict import Config
 
 Direction = Literal["max", "min"]
 

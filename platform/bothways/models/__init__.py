@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from bothways import assets, config, seeding
-from bothways.checkpoints import atomic_directory, need_space, size_of
 from bothways.errors import UserError, one_line
-from bothways.fast_encoder import quicken
-from bothways.pretrained import dropout_rates, own_weights, pretrained
+from bothways.models.fast_encoder import quicken
+from bothways.models.pretrained import dropout_rates, own_weights, pretrained
 from bothways.registry import TASKS
 from bothways.task_contract import TaskLike
 from bothways.tokenization import Vocabulary, tokenizer
+from bothways.training.checkpoints import atomic_directory, need_space, size_of
 
 FORMAT = 1
 _WEIGHTS = "weights.safetensors"

@@ -16,12 +16,12 @@ from torch.nn import functional
 
 from bothways import assets, data
 from bothways.config import Experiment
-from bothways.cross_validation import experiments
 from bothways.data import Dataset
+from bothways.policy.effects import fidelity, texts
+from bothways.policy.screening import HALVES
 from bothways.predict import Predictor
-from bothways.screening import HALVES
 from bothways.seeding import F64
-from bothways.text_effects import fidelity, texts
+from bothways.training.cross_validation import experiments
 
 BATCH = 16
 """Texts that a language model reads at once."""

@@ -13,16 +13,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bothways import checkpoints
 from bothways.config import Experiment, Fold
 from bothways.contracts import TaskLike
 from bothways.errors import UserError
 from bothways.results import Report
+from bothways.training import checkpoints
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bothways.trial import Scored, Trial
+    from bothways.training.trial import Scored, Trial
 
 COSTS = ("cost/steps", "cost/passes", "cost/tokens")
 """Metrics that grow from report to report; over several folds they add up."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bothways import planning, seeding
+from bothways import seeding
+from bothways.batches import planning
+from bothways.batches.planning import I64, Order, Plan
 from bothways.config import Data, Experiment
-from bothways.data_config import SampleMixing
-from bothways.planning import I64, Order, Plan
+from bothways.config.domains import SampleMixing
 from bothways.seeding import F64
 
 if TYPE_CHECKING:

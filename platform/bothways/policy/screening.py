@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from bothways import policy
 from bothways.config import Experiment, InputSide
+from bothways.policy.effects import distinct, fidelity
 from bothways.seeding import F64 as F64
-from bothways.text_effects import distinct, fidelity
 
 Predict = Callable[[pa.Table], F64]
 """Rows with text and pair → probabilities (N, C), in the order of the label numbers."""

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from bothways import assets
 from bothways.assets.files import build_once, sha256
-from bothways.checkpoints import need_space, size_of
 from bothways.errors import UserError
 from bothways.pretraining import Record
+from bothways.training.checkpoints import need_space, size_of
 
 KEPT_BYTES = 8 << 30
 _WEIGHTS, _ABOUT = "weights.safetensors", "about.json"

@@ -1,0 +1,1 @@
+"""What a training reads, step by step: which rows, as which tokens, from which domains."""
