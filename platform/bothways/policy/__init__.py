@@ -93,7 +93,7 @@ def read(
 ) -> pa.Table:
     """The views with `text` and `pair` as the model shall read them; same rows, order and other columns.
 
-    `places`: the column of text whose places the labels name; these move with it (see `policy_places`).
+    `places`: the column of text whose places the labels name; these move with it (see `policy.places`).
 
     `views`: columns id, text, pair, label, epoch, copy, and progress (see `planning.Plan`) where they are part of a
     training; elsewhere schedules are constant. Copy 0 is the original and is reconstructed only; so is everything in

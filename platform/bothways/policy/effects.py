@@ -80,7 +80,7 @@ Judge = Callable[[pa.Table, pa.Table], Mapping[str, float]]
 @dataclass(frozen=True)
 class Asked:
     """What a trial says of its copies beside their numbers. `always`: also where none is changed, as of plain copies.
-    `judges`: models that are shown the copies too (see `text_judges`)."""
+    `judges`: models that are shown the copies too (see `policy.judges`)."""
 
     always: bool = False
     judges: tuple[Judge, ...] = ()

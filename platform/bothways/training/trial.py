@@ -120,7 +120,7 @@ class Trial:
 
         A checkpoint of the reported state is on disk before the report is seen, unless checkpoints would take more than
         `CHECKPOINT_SHARE` of the time. The first report has `time/start_s`, what went by before the first step, and
-        `text/…`, what the policy does to the trial's copies (see `text_effects`).
+        `text/…`, what the policy does to the trial's copies (see `policy.effects`).
         """
         experiment, began = self.experiment, time.monotonic()
         before = self.history[-1].seconds if self.history else 0.0
