@@ -6,6 +6,7 @@ The labelled rows are the source domain, the data's unlabelled text is the targe
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -58,11 +59,11 @@ class Alignment(Objective):
         """What the model reads of `both`, whose first `sources` rows are of the source; None: their tokens."""
         return None
 
+    @abstractmethod
     def align(
         self, forward: Forward, source: Tensor, target: Tensor, progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted term for features (N, H) and (M, H), and its parts."""
-        raise NotImplementedError
 
 
 def _of_rows(features: Tensor, batch: Batch) -> Tensor:
