@@ -47,6 +47,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "mmd": objective("mmd"),
         "dann": objective("dann"),
         "domain_embedding": objective("domain_embedding"),
+        "continued_pretraining": {"model": {"prepare": [{"name": "continued_pretraining", "steps": 200}]}},
         "consistency": {**objective("consistency"), "input": {"augment": CHANGES}},
     },
     "mix": {
@@ -118,7 +119,8 @@ def main() -> None:
     options.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     options.add_argument("--arms", nargs="+", help="those only, and plain")
     options.add_argument("--seeds", type=int, default=5)
-    options.add_argument("--steps", type=int, default=60)
+    options.add_argument("--steps", type=int, default=150)
+    options.add_argument("--length", type=int, default=64, help="tokens of a text")
     options.add_argument("--model", default="asset:minilm-l6")
     options.add_argument("--table", type=Path)
     options.add_argument("--replay", action="store_true", help="train nothing: what the table has of every arm")
@@ -138,7 +140,7 @@ def main() -> None:
                 base = {
                     "seed": seed,
                     "data": described,
-                    "model": {"source": chosen.model, "max_length": 32},
+                    "model": {"source": chosen.model, "max_length": chosen.length},
                     "optim": {
                         **{"steps": chosen.steps, "evaluate_every": chosen.steps, "batch_size": 16},
                         **{"lr": 1e-4, "head_lr": 1e-3},
@@ -151,7 +153,7 @@ def main() -> None:
                     key = named(chosen, setting, arm, seed)
                     if key in known or chosen.replay:
                         continue
-                    experiment = Experiment(**base, **parts)
+                    experiment = Experiment(**{**base, **parts, "model": base["model"] | parts.get("model", {})})
                     dataset = dataset or data.load(experiment.data)
                     began = time.monotonic()
                     known[key] = trained(experiment, workspace, dataset)
@@ -166,7 +168,7 @@ def main() -> None:
 
 def named(chosen: argparse.Namespace, setting: str, arm: str, seed: int) -> str:
     """The key of a training in the table."""
-    return f"{chosen.model} {setting} {arm} {seed} {chosen.steps} {json.dumps(SETTINGS[setting][arm], sort_keys=True)}"
+    return f"{chosen.model} {setting} {arm} {seed} {chosen.steps} {chosen.length} {json.dumps(SETTINGS[setting][arm], sort_keys=True)}"
 
 
 def recall(hits: Any, test: pa.Table) -> float:
@@ -201,6 +203,7 @@ def show(known: dict[str, list[bool]], chosen: argparse.Namespace, tests: dict[s
                 seeds=len(seeds),
                 rows=hits.shape[1],
                 steps=chosen.steps,
+                length=chosen.length,
                 model=chosen.model,
             )
 
