@@ -168,7 +168,8 @@ def main() -> None:
 
 def named(chosen: argparse.Namespace, setting: str, arm: str, seed: int) -> str:
     """The key of a training in the table."""
-    return f"{chosen.model} {setting} {arm} {seed} {chosen.steps} {chosen.length} {json.dumps(SETTINGS[setting][arm], sort_keys=True)}"
+    knobs = json.dumps(SETTINGS[setting][arm], sort_keys=True)
+    return f"{chosen.model} {setting} {arm} {seed} {chosen.steps} {chosen.length} {knobs}"
 
 
 def recall(hits: Any, test: pa.Table) -> float:

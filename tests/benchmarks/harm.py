@@ -71,7 +71,7 @@ def hits(what: Experiment, workspace: Workspace) -> list[bool]:
         trial = Trial(what, rows, collective=OneWorker(), execute=execute, workspace=workspace, directory=Path(folder))
         for _ in trial.reports():
             pass
-        return list(trial.score_test().hits)
+        return [bool(hit) for hit in trial.score_test().hits]
 
 
 def measure(folder: Path, options: argparse.Namespace, workspace: Workspace) -> None:
