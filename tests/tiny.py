@@ -223,8 +223,16 @@ def without_labels(table: pa.Table) -> pa.Table:
     return table.set_column(table.column_names.index("label"), "label", pa.nulls(len(table), pa.int64()))
 
 
-def dataset(train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: int = 0) -> Dataset:
-    """Three splits without a row in common, text without labels, and rows of another source."""
+def judged(count: int) -> tuple[pa.Table, ...]:
+    """Rows of feedback in their parts: better answers, worse ones, and what was said with the better ones."""
+    better = rows(count, seed=6, first_id=50_000)
+    worse = better.set_column(3, "label", pa.array(1 - better["label"].to_numpy(), pa.int64()))
+    said = [f"{OTHER[0]} {text}" for text in better["text"].to_pylist()]
+    return better, worse, better.set_column(1, "text", pa.array(said, pa.string()))
+
+
+def dataset(train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: int = 0, feedback: int = 0) -> Dataset:
+    """Three splits without a row in common, text without labels, rows of another source, and rows of feedback."""
     return Dataset(
         train=rows(train, seed=1, paired=paired),
         selection=rows(30, seed=2, first_id=10_000, paired=paired),
@@ -232,7 +240,8 @@ def dataset(train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: 
         unlabelled=without_labels(rows(unlabelled, seed=4, first_id=30_000, paired=paired)),
         labels=LABELS,
         mixed=(rows(mixed, seed=5, first_id=40_000, paired=paired),) if mixed else (),
-        digest=f"tiny-{train}-{paired}-{unlabelled}-{mixed}",
+        feedback=judged(feedback) if feedback else (),
+        digest=f"tiny-{train}-{paired}-{unlabelled}-{mixed}-{feedback}",
         notes=(),
     )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
-from bothways.lazy import torch
-from bothways.task_contract import Logits
+from bothways.lazy import functional, torch
+from bothways.task_contract import Logits, Prediction
 from bothways.task_contract import TaskLike as TaskLike
 
 if TYPE_CHECKING:  # names only: this layer imports neither torch nor pyarrow
@@ -20,22 +20,30 @@ NO_LABEL = -100
 """Where a label would stand and none is; torch's losses leave it out."""
 
 
+FeedbackPart = Literal["chosen", "rejected", "told"]
+"""A row of feedback is a text with the better answer as its label, the text with the worse one, or (`told`) what was
+said of the worse answer, that answer and the text, with the better one as its label."""
+FEEDBACK_PARTS: tuple[FeedbackPart, ...] = get_args(FeedbackPart)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Beside:
     """Rows that an objective reads beside those of the batch, `per_row` for each of them.
 
-    `source`: text that is `unlabelled`, or the `labelled` training rows over again, in an order of their own.
-    `changed`: each of them a second time, as the policy changes it.
+    `source`: text that is `unlabelled`, the `labelled` training rows over again, in an order of their own, or those of
+    `data.feedback`. `changed`: each of them a second time, as the policy changes it. `parts`: of feedback, what stands
+    for a row, one view each; see `FeedbackPart`.
     """
 
-    source: Literal["unlabelled", "labelled"] = "unlabelled"
+    source: Literal["unlabelled", "labelled", "feedback"] = "unlabelled"
     per_row: int = 1
     changed: bool = False
+    parts: tuple[FeedbackPart, ...] = ()
 
     @property
     def views(self) -> int:
         """How many times each row is there."""
-        return 2 if self.changed else 1
+        return len(self.parts) or (2 if self.changed else 1)
 
 
 class Teacher(NamedTuple):
@@ -109,17 +117,50 @@ class Batch:
         return self._with(lambda _, view: view.to(device), there)
 
     def join(self, *others: Batch) -> Batch:
-        """The rows of several batches of the same T, one after another, in one."""
+        """The rows of several batches, one after another, in one; shorter ones are filled up to the longest T."""
         parts = (self, *others)
         return replace(
             self,
             beside={},
             taught={},
-            inputs={name: torch.cat([part.inputs[name] for part in parts]) for name in self.inputs},
-            labels=torch.cat([part.labels for part in parts]),
+            inputs={name: _stacked([part.inputs[name] for part in parts], 0) for name in self.inputs},
+            labels=_stacked([part.labels for part in parts], NO_LABEL),
             is_copy=torch.cat([part.is_copy for part in parts]),
             references=tuple(reference for part in parts for reference in part.references),
         )
+
+
+def _stacked(tensors: Sequence[Tensor], fill: int) -> Tensor:
+    """The rows of all; what is filled up is never attended to, whatever stands there."""
+    if tensors[0].dim() == 1:
+        return torch.cat(list(tensors))
+    longest = max(tensor.shape[1] for tensor in tensors)
+    filled = [functional.pad(tensor, (0, longest - tensor.shape[1]), value=fill) for tensor in tensors]
+    return torch.cat(filled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """K answers to some texts, as text: `prompts`, what was read, `answers`, and `references`, the labels; all (K,)."""
+
+    prompts: tuple[str, ...]
+    answers: tuple[str, ...]
+    references: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """K."""
+        return len(self.answers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What a model answers to the N rows of a batch, K times.
+
+    `answered`: (K x N) rows with answers for labels: draw 1 of every row, then draw 2, …. `said`: the same as text.
+    """
+
+    answered: Batch
+    said: Said
 
 
 @dataclass(frozen=True)
@@ -169,6 +210,24 @@ class Forward(Protocol):
         """Logits without DDP's book-keeping: for gradients with respect to the input, or none, or as a further view."""
         ...
 
+    def reference(self, batch: Batch) -> Tensor:
+        """Logits, without gradient and dropout, of the model as it was before training; for an objective with
+        `recalls` only."""
+        ...
+
+    def draw(self, batch: Batch, count: int, temperature: float = 1.0) -> Drawn:
+        """`count` answers of the model as it stands, without dropout, to every row; at temperature 0 the likeliest.
+        For an objective with `answers` only. Draws from torch's global generator."""
+        ...
+
+    def read(self, batch: Batch) -> tuple[str, ...]:
+        """The labels of the rows as text, (N,); for a task whose answers are classes or texts."""
+        ...
+
+    def judge(self, judge: Teacher, said: Said) -> Sequence[Prediction]:
+        """What a saved model predicts for each of the answers; for the text with its answer, if it reads pairs."""
+        ...
+
     def layers(self) -> nn.ModuleList:
         """The encoder's layers, first to last."""
         ...
@@ -194,7 +253,15 @@ class ObjectiveLike(Protocol):
     `passes`: what a call costs in passes of plain cross-entropy over the same rows, (forward, backward).
     `beside`: the rows that it reads beside the batch's; None: none.
     `taught_by`: the saved models whose predictions it needs. `logits`: of which tasks it is defined for.
+    `answers`: whether it needs the model's own answers, and so a task whose answers are classes or texts. `recalls`:
+    whether it needs the model as it was before training.
     """
+
+    @property
+    def answers(self) -> bool: ...
+
+    @property
+    def recalls(self) -> bool: ...
 
     @property
     def logits(self) -> tuple[Logits, ...]: ...

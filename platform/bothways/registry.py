@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from bothways.errors import UserError, did_you_mean
 
@@ -102,13 +104,26 @@ class Registry(Generic[C]):
     def names(self) -> list[str]:
         return sorted(self._files())
 
+    @property
+    def field(self) -> Any:
+        """The type of a field that holds a member: built from `{name: …}`, dumped back to the same mapping."""
+        return Annotated[
+            Any,
+            BeforeValidator(self.build),
+            PlainSerializer(lambda component: component.spec()),
+            Field(json_schema_extra={"x-family": self.family}),
+        ]
+
     def get(self, name: str) -> type[C]:
-        """The class registered as `name`. Raises `UserError` with the nearest name when there is none."""
+        """The class registered as `name`, in its own file or by an installed package: see `installed`.
+
+        Raises `UserError` with the nearest name when there is none.
+        """
         if name not in self._members:
-            module = self._files().get(name)
-            if module is None:
-                raise UserError(f"unknown {self.family} {name!r}: {did_you_mean(name, self._files())}")
-            importlib.import_module(module)
+            known = installed(self.family) | self._files()
+            if name not in known:
+                raise UserError(f"unknown {self.family} {name!r}: {did_you_mean(name, known)}")
+            importlib.import_module(known[name])
         return self._members[name]
 
     def build(self, spec: Any) -> C:
@@ -125,6 +140,13 @@ class Registry(Generic[C]):
         return self.get(spec["name"])(**{key: value for key, value in spec.items() if key != "name"})
 
 
+@cache
+def installed(family: str) -> dict[str, str]:
+    """The members that installed packages add: the name and the module of each of their entry points in the group
+    `bothways.FAMILY`. The module registers the member under that name when it is imported."""
+    return {point.name: point.module for point in entry_points(group=f"bothways.{family}")}
+
+
 TRANSFORMS: Registry[Any] = Registry(
     "transform",
     "bothways.input_side.augment",
@@ -135,8 +157,9 @@ PREPARATIONS: Registry[Any] = Registry("preparation", "bothways.input_side.prepa
 OBJECTIVES: Registry[Any] = Registry("objective", "bothways.output_side.objectives")
 TRAINABLES: Registry[Any] = Registry("trainable", "bothways.output_side.trainable")
 TASKS: Registry[Any] = Registry("task", "bothways.tasks")
+REWARDS: Registry[Any] = Registry("reward", "bothways.output_side.rewards")
 WEIGHTINGS: Registry[Any] = Registry("weighting", "bothways.joint")
 
 FAMILIES: dict[str, Registry[Any]] = {
-    r.family: r for r in (TRANSFORMS, PREPARATIONS, OBJECTIVES, WEIGHTINGS, TRAINABLES, TASKS)
+    r.family: r for r in (TRANSFORMS, PREPARATIONS, OBJECTIVES, REWARDS, WEIGHTINGS, TRAINABLES, TASKS)
 }

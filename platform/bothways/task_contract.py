@@ -204,6 +204,13 @@ def refuse_misfit(experiment: Experiment) -> Experiment:
     for term in experiment.output.terms:
         if task.logits not in term.objective.logits:
             raise UserError(f"objective {term.objective.name} as it is set is not defined for the task {task.name}")
+        if term.objective.answers and not (task.writes or task.logits == "classes"):
+            raise UserError(
+                f"objective {term.objective.name} learns from answers, which are classes or texts: "
+                f"those of {task.name} are neither"
+            )
+        if any(kind.source == "feedback" for kind in [term.objective.beside] if kind) and not experiment.data.feedback:
+            raise UserError(f"objective {term.objective.name} learns from feedback: name some in data.feedback")
     if task.places and experiment.input.reconstruct:
         raise UserError(f"the labels of {task.name} are places in the text: leave input.reconstruct out")
     if task.writes and experiment.model.vocabulary != "whole":

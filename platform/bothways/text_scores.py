@@ -54,14 +54,27 @@ def text_metrics(sums: Sequence[float]) -> dict[str, float]:
     }
 
 
+def rouge(ours: str, theirs: str) -> dict[str, float]:
+    """The F of each of `ROUGES` of a text against a reference."""
+    found = _rouge(_chinese(theirs)).score(theirs, ours)
+    return {name: float(found[key].fmeasure) for name, key in ROUGES.items()}
+
+
+def sentence_bleu(ours: str, theirs: str) -> float:
+    """BLEU of one text against a reference, from 0 to 1."""
+    return float(_bleu(_chinese(theirs)).sentence_score(ours, [theirs]).score) / 100
+
+
+def _chinese(text: str) -> bool:
+    return bool((TextBatch.from_texts([text]).kinds == IDEOGRAPH).any())
+
+
 def _row(ours: str, theirs: str) -> list[float]:
-    chinese = bool((TextBatch.from_texts([theirs]).kinds == IDEOGRAPH).any())
-    rouge = _rouge(chinese).score(theirs, ours)
-    bleu = _bleu(chinese).sentence_score(ours, [theirs])
+    bleu = _bleu(_chinese(theirs)).sentence_score(ours, [theirs])
     (chrf,) = _chrf()._extract_corpus_statistics([ours], [[theirs]])
     return [
         *(1.0, float(ours == theirs)),
-        *(rouge[name].fmeasure for name in ROUGES.values()),
+        *rouge(ours, theirs).values(),
         *(*bleu.counts, *bleu.totals, bleu.sys_len, bleu.ref_len),
         *chrf,
     ]

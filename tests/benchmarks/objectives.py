@@ -34,6 +34,7 @@ from measuring import row
 from bothways import analysis, data, training
 from bothways.config import Experiment, OutputSide
 from bothways.edges.local import OneWorker, execute
+from bothways.training.answers import Speaker
 from bothways.training.trial import Trial
 from bothways.training.workspace import Workspace
 
@@ -155,9 +156,9 @@ class Bench:
             output=experiment.output,
             optim=experiment.optim,
             seed=0,
-            batches=timed,
-            selection=ready[:1],
+            rows=training.Rows(timed, ready[:1]),
             collective=OneWorker(),
+            speaker=Speaker(experiment.task, bundle, trial._dataset.labels, Workspace()),
         ):
             pass
         return (taken[1] - taken[0]) / steps, _memory("VmHWM") - held[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,12 @@ from bothways.output_side.mixing import Mixture
 from bothways.registry import OBJECTIVES, Component
 from bothways.tasks.classification import Classification
 from bothways.training import ModelForward, own_modules
+from bothways.training.answers import Speaker
+from bothways.training.workspace import Workspace
 from tests import tiny
 
 TASK = Classification()
+FAMILIES = ("bert", "roberta", "distilbert")
 NAMES = OBJECTIVES.names()
 ACTIVE: dict[str, list[dict[str, Any]]] = {
     "cross_entropy": [{"class_weights": [1.0, 3.0]}],
@@ -49,6 +53,18 @@ ACTIVE: dict[str, list[dict[str, Any]]] = {
     "mixup": [{"a": 1.0}, {"a": 1.0, "layer": 2}],
     "supervised_contrastive": [{"share": 0.7}],
     "margin": [{"m": 0.4}],
+    "policy_gradient": [
+        {"method": "reinforce", "kl": 0.0},
+        {"method": "self_critical", "draws": 1, "supervised": 0.5},
+        {"method": "group_relative", "draws": 3, "kl": 0.5, "temperature": 0.8},
+    ],
+    "preference": [{"beta": 0.3}, {"per_row": 2, "supervised": 0.5}],
+    "language_feedback": [
+        {"mode": "imitation"},
+        {"mode": "hindsight", "per_row": 2},
+        {"mode": "reward", "draws": 3, "kl": 0.5, "strength": 5.0},
+        {"mode": "reward", "kl": 0.0, "per_row": 2},
+    ],
     "distillation": [
         {"teachers": [tiny.saved_model()], "alpha": 0.7},
         {"teachers": [tiny.saved_model(), tiny.saved_model(seed=1)], "alpha": 1.0, "temperature": 3.0},
@@ -66,8 +82,10 @@ IN_BATCH = {
 }
 """Whose loss of a row depends on which rows share its batch: slices do not add up to it."""
 SETTINGS = [pytest.param(name, knobs, id=f"{name}-{i}") for name in NAMES for i, knobs in enumerate(ACTIVE[name])]
-ROW_BY_ROW = [setting for setting in SETTINGS if setting.id not in IN_BATCH]
-IN_ANY_ORDER = [setting for setting in SETTINGS if setting.values[0] != "mixup"]
+DRAWN = {f"policy_gradient-{i}" for i in range(3)} | {f"language_feedback-{i}" for i in (2, 3)}
+"""Answers are drawn for all rows of a batch at once: others, for a batch in another order or cut."""
+ROW_BY_ROW = [setting for setting in SETTINGS if setting.id not in {*IN_BATCH, *DRAWN}]
+IN_ANY_ORDER = [setting for setting in SETTINGS if setting.values[0] != "mixup" and setting.id not in DRAWN]
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +157,12 @@ def drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tensor, "uniform_", lambda like, *_, **__: like.copy_(pattern(like)))
 
 
-def forwarded(module: Any, objective: Component) -> ModelForward:
+def forwarded(module: Any, objective: Component, kind: type[ModelForward] = ModelForward) -> ModelForward:
     """The model as the training loop gives it to the objective."""
-    return ModelForward(module, module, "fp32", own_modules(module, [Term(objective=objective)], seed=1))
+    bundle = next((one for one in map(loaded, FAMILIES) if one.module is module), loaded("bert"))
+    speaker = Speaker(TASK, bundle, tiny.LABELS, Workspace())
+    own = own_modules(module, [Term(objective=objective)], seed=1)
+    return kind(module, module, "fp32", own, start=copy.deepcopy(module).eval(), speaker=speaker)
 
 
 class Counting(ModelForward):
@@ -227,8 +248,9 @@ def test_the_neutral_setting_is_cross_entropy_to_the_last_bit(name: str, batch: 
 def test_there_is_one_call_of_forward_for_a_backward_pass(name: str, knobs: dict[str, Any], batch: Batch) -> None:
     module = model(0.1)
     objective = OBJECTIVES.build({"name": name, **knobs})
-    forward = Counting(module, module, "fp32", own_modules(module, [Term(objective=objective)], seed=1))
+    forward = forwarded(module, objective, Counting)
     objective(forward, with_beside(objective, batch), TASK)
+    assert isinstance(forward, Counting)
     assert forward.calls == 1
 
 
@@ -238,14 +260,14 @@ def test_the_passes_declared_are_the_rows_the_model_sees(name: str, knobs: dict[
     hook = module.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(len(kwargs["attention_mask"])), with_kwargs=True
     )
-    objective = OBJECTIVES.build({"name": name, **knobs})
+    objective = OBJECTIVES.build({"name": name, **knobs}).for_classes([3, 3])
     run(objective, module, batch)
     hook.remove()
     taught = len(objective.taught_by) * len(batch)  # by other models, before the step
     assert sum(seen) + taught == objective.passes[0] * len(batch)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family_of_encoders_is_served(name: str, family: str) -> None:
     module = model(None, family)

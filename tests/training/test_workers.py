@@ -60,6 +60,16 @@ ARMS: dict[str, dict[str, Any]] = {
         },
         "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2},
     },
+    "feedback": {
+        "output": {
+            "objectives": [
+                {"name": "preference", "beta": 0.5},
+                {"name": "language_feedback", "mode": "hindsight", "weight": 0.5, "per_row": 2},
+            ]
+        },
+        "data": {"feedback": {"source": "made in the test"}},
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2},
+    },
     "adapters": {"output": {"trainable": {"name": "lora", "r": 2}}, "optim": {"steps": 6, "evaluate_every": 3}},
     "thawing": {
         "output": {"trainable": {"name": "gradual_unfreezing", "every": 1, "factor": 0.8}},
@@ -96,7 +106,7 @@ def ddp_worker(rank: int, world: int, spec: str, directory: Path, answers: Any) 
         what = Experiment(**json.loads(spec))
         trial = Trial(
             what,
-            tiny.dataset(mixed=20),
+            tiny.dataset(mixed=20, feedback=12),
             collective=Gloo(),
             execute=execute,
             workspace=workspace,
@@ -143,6 +153,19 @@ def test_two_workers_train_the_same_model_as_one(arm: str, tmp_path: Path, monke
     assert scored == scored_right
     assert scored.hits == alone_scored.hits
     assert (tmp_path / "two" / "again" / "model" / "weights.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_workers_draw_answers_of_their_own_and_stay_alike(tmp_path: Path) -> None:
+    terms = [
+        {"name": "policy_gradient", "reward": "f1", "method": "self_critical"},
+        {"name": "language_feedback", "mode": "reward"},
+    ]
+    feedback = {"feedback": {"source": "made in the test"}}
+    what = tiny.experiment(output={"objectives": terms}, data=feedback, optim={"steps": 4, "evaluate_every": 4})
+    (left, _), (right, _) = workers(2, json.dumps(what.spec()), tmp_path / "two")
+    assert left[0][0] == right[0][0] == left[1][0] == right[1][0]
+    assert 0 < left[0][2]["train/policy_gradient/reward"] < 1
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -208,16 +209,24 @@ def joined(first: Plan, second: Plan) -> Plan:
     return replace(first, row=row, epoch=epoch, copy=copy)
 
 
-def with_beside(first: Plan, pools: Sequence[tuple[Beside, int, I64]], seed: int) -> Plan:
+class Pool(NamedTuple):
+    """The M rows that a kind of rows beside a batch is drawn from: the `tokens` of each, (M,), and where in the table
+    the first of them stands in each view (`starts`)."""
+
+    kind: Beside
+    starts: Sequence[int]
+    tokens: I64
+
+
+def with_beside(first: Plan, pools: Sequence[Pool], seed: int) -> Plan:
     """`first` with other rows beside those of each step, all in one plan: see `batching.collate_step`.
 
-    `pools`: what is asked for, the position of its first row in the table, and the tokens of each of its rows, (M,).
     They come in epochs and by length as those of `first` do. A row's changed view is its copy 1 in the same epoch.
     Raises `UserError` when there are no such rows.
     """
     steps, batch_size = first.row.shape
     plans = [first]
-    for kind, start, tokens in pools:
+    for kind, starts, tokens in pools:
         if not len(tokens):
             raise UserError(
                 f"an objective reads {kind.source} text beside the labelled rows, and the data have none: name some in "
@@ -226,7 +235,9 @@ def with_beside(first: Plan, pools: Sequence[tuple[Beside, int, I64]], seed: int
         size = batch_size * kind.per_row
         drawn = seeding.integer(seed, "beside", kind.source, kind.per_row)
         rows = plan(tokens, Augment(), batch_size=size, steps=steps, seed=drawn)
-        rows = replace(rows, row=rows.row + start)
-        plans += [replace(rows, copy=rows.copy + view) for view in range(kind.views)]
+        plans += [
+            replace(rows, row=rows.row + start, copy=rows.copy + view * kind.changed)
+            for view, start in enumerate(starts)
+        ]
     row, epoch, copy = (np.hstack([getattr(one, name) for one in plans]) for name in ("row", "epoch", "copy"))
     return replace(first, row=row, epoch=epoch, copy=copy)

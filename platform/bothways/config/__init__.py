@@ -10,10 +10,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import Field, PlainSerializer, field_validator, model_validator
 
+from bothways.config.domains import Column, Feedback, Mixed, SampleMixing, refuse_impossible
 from bothways.config.domains import Fold as Fold
-from bothways.config.domains import Mixed, SampleMixing, refuse_impossible
 from bothways.config.goals import Goals, check, measures, objectives
 from bothways.config.optim import Optim as Optim
 from bothways.config.search import Search as Search
@@ -21,12 +21,11 @@ from bothways.config.strict import Config as Config
 from bothways.config.strict import Count, Probability
 from bothways.contracts import Beside
 from bothways.errors import UserError
-from bothways.registry import OBJECTIVES, PREPARATIONS, TASKS, TRAINABLES, TRANSFORMS, WEIGHTINGS, Component, Registry
+from bothways.registry import OBJECTIVES, PREPARATIONS, TASKS, TRAINABLES, TRANSFORMS, WEIGHTINGS, Component, unless
 from bothways.task_contract import refuse_misfit, refuse_search
 
 Language = Literal["en", "zh"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Column = str | Annotated[int, Field(ge=0)]
 
 
 if TYPE_CHECKING:
@@ -37,22 +36,8 @@ if TYPE_CHECKING:
     Task = Any
     Weighting = Any
 else:
-
-    def _member(registry: Registry[Any]) -> Any:
-        """The field type of a component: built from `{name: …}` by its registry, dumped back to the same mapping."""
-        return Annotated[
-            Any,
-            BeforeValidator(registry.build),
-            PlainSerializer(lambda component: component.spec()),
-            Field(json_schema_extra={"x-family": registry.family}),
-        ]
-
-    Transform = _member(TRANSFORMS)
-    Preparation = _member(PREPARATIONS)
-    Objective = _member(OBJECTIVES)
-    Trainable = _member(TRAINABLES)
-    Task = _member(TASKS)
-    Weighting = _member(WEIGHTINGS)
+    Transform, Preparation, Objective = TRANSFORMS.field, PREPARATIONS.field, OBJECTIVES.field
+    Trainable, Task, Weighting = TRAINABLES.field, TASKS.field, WEIGHTINGS.field
 
 
 class _Wrapped(Config):
@@ -156,7 +141,7 @@ class Data(Config):
     `fold`: train on one fold of a cross-validation; null: on the splits as they are.
     `unlabelled_source`: text of the domain that the model is to serve; its labels are not read. It takes the place of
     the rows that no split uses. `mix`: labelled rows of other domains, for `input.sample_mixing`. Neither ever has a
-    text of a split.
+    text of a split. `feedback`: what was said of answers, for objectives that learn from it.
     """
 
     source: str
@@ -173,6 +158,7 @@ class Data(Config):
     max_bad_rows: Annotated[int | float, Field(ge=0)] = 0.01
     unlabelled_source: str | None = None
     mix: tuple[Mixed, ...] = ()
+    feedback: Annotated[Feedback | None, unless(None)] = None
 
 
 class Model(Config):

@@ -38,6 +38,23 @@ class Mixed(Config):
     labels: dict[str, str] = Field(default_factory=dict)
 
 
+Column = str | Annotated[int, Field(ge=0)]
+
+
+class Feedback(Config):
+    """Answers that somebody has judged: a file (csv, tsv, jsonl, parquet) with a text, an answer to it, what was said
+    of that, and a better answer (a revision; or several in a list, of which the one is taken that follows best what was
+    said). Answers are labels as the task reads them. `feedback` null: nothing was said, one answer is just better.
+    Rows whose text is that of a selection or test row are left out.
+    """
+
+    source: str
+    text: Column = "input"
+    rejected: Column = "output"
+    feedback: Column | None = "feedback"
+    chosen: Column = "revision"
+
+
 class SampleMixing(Component):
     """Training rows of other domains (`data.mix`) in each batch, under `input.sample_mixing`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from bothways import config
 from bothways.data.checking import Rows, check, describe_rejected, quarantine, refuse_too_many, usable_texts
 from bothways.data.domains import mixed_rows, target_text
 from bothways.data.duplicates import find, near
+from bothways.data.feedback import feedback_rows
 from bothways.data.reading import Columns
 from bothways.data.sources import parts
 from bothways.data.splitting import Int64, draw, row_ids
@@ -36,7 +37,8 @@ class Dataset:
     single texts), label (what `TaskLike.column` makes of it; class numbers are positions in `labels`).
     `unlabelled`: the same columns, without labels, of the same domain and never those of a test row: rows of the source
     of `train` that no split uses, and what the source has without labels; or those of `data.unlabelled_source`.
-    `mixed`: the rows of each source of `data.mix`. `digest`: SHA-256 over all rows of these.
+    `mixed`: the rows of each source of `data.mix`. `feedback`: those of `data.feedback`, as each of
+    `contracts.FEEDBACK_PARTS`. `digest`: SHA-256 over all rows of these.
     `notes`: a line for whatever was rejected, dropped or looks odd.
     """
 
@@ -48,11 +50,12 @@ class Dataset:
     notes: tuple[str, ...]
     unlabelled: pa.Table = field(default_factory=lambda: _texts([], paired=False))
     mixed: tuple[pa.Table, ...] = ()
+    feedback: tuple[pa.Table, ...] = ()
 
     def rows(self, split: str) -> pa.Table:
-        """The rows of a split, of `unlabelled`, or of all sources of `mixed` one after another."""
-        if split == "mixed":
-            return pa.concat_tables([self.train.slice(0, 0), *self.mixed])
+        """The rows of a split, of `unlabelled`, or of all tables of `mixed` or `feedback` one after another."""
+        if split in ("mixed", "feedback"):
+            return pa.concat_tables([self.train.slice(0, 0), *getattr(self, split)])
         return getattr(self, split)
 
 
@@ -83,13 +86,15 @@ def load(data: config.Data, quarantine_dir: Path | None = None, task: TaskLike |
         unlabelled, of_target = target_text(data, tables)
         notes += of_target
     mixed, of_mixed = mixed_rows(data, tables, labels) if data.mix else ((), [])
+    judged, of_feedback = feedback_rows(data, tables, task, labels) if data.feedback else ((), [])
     whole = Dataset(
         **{role: tables[role] for role in ROLES},
         unlabelled=unlabelled,
         mixed=mixed,
+        feedback=judged,
         labels=labels,
-        digest=_digest(tables, unlabelled, labels, mixed),
-        notes=(*notes, *of_mixed, *duplicates, *unused, *_oddities(tables, labels)),
+        digest=_digest(tables, unlabelled, labels, {"mixed": mixed, "feedback": judged}),
+        notes=(*notes, *of_mixed, *of_feedback, *duplicates, *unused, *_oddities(tables, labels)),
     )
     return folded(whole, data.fold, data.split_seed) if data.fold else whole
 
@@ -244,7 +249,10 @@ def _texts(rows: list[tuple[str, str]], *, paired: bool) -> pa.Table:
 
 
 def _digest(
-    tables: Mapping[str, pa.Table], unlabelled: pa.Table, labels: tuple[str, ...], mixed: tuple[pa.Table, ...] = ()
+    tables: Mapping[str, pa.Table],
+    unlabelled: pa.Table,
+    labels: tuple[str, ...],
+    others: Mapping[str, Sequence[pa.Table]] | None = None,
 ) -> str:
     """No field holds a NUL, so NULs separate fields and rows without ambiguity."""
     digest = hashlib.sha256("\0".join(labels).encode())
@@ -254,8 +262,8 @@ def _digest(
             digest.update("\0".join(map(str, row)).encode() + b"\0\0")
     for text, pair in zip(*(unlabelled[name].to_pylist() for name in ("text", "pair")), strict=True):
         digest.update(f"{text}\0{pair or ''}\0\0".encode())
-    for number, table in enumerate(mixed):
-        digest.update(f"\0\0mixed {number}".encode())
+    for name, number, table in ((name, *each) for name, of in (others or {}).items() for each in enumerate(of)):
+        digest.update(f"\0\0{name} {number}".encode())
         for row in _rows(table):
             digest.update("\0".join(map(str, row)).encode() + b"\0\0")
     return digest.hexdigest()

@@ -21,11 +21,12 @@ class Columns(NamedTuple):
     text: str | int
     pair: str | int | None
     label: str | int | None
+    more: tuple[str | int, ...] = ()
 
     @property
     def named(self) -> list[str | int]:
-        """The columns there are, in the order text, pair, label."""
-        return [column for column in self if column is not None]
+        """The columns there are, in the order text, pair, label, and more of a file."""
+        return [column for column in (self.text, self.pair, self.label, *self.more) if column is not None]
 
 
 class Broken(NamedTuple):

@@ -61,12 +61,21 @@ class WritingTask(TokenTask):
         return pa.array([""] * len(texts), pa.string())
 
     @abstractmethod
-    def write(self, module: Any, batch: Batch, **ids: int | None) -> Tensor:
-        """Token ids that the model writes for each row, int64 (N, …). `ids`: `pad_token_id`, `eos_token_id`."""
+    def write(self, module: Any, batch: Batch, temperature: float | None = None, **ids: int | None) -> Tensor:
+        """Token ids that the model writes for each row, int64 (N, …). `temperature`: at which they are drawn, 0 for the
+        likeliest one by one; None: as the task says. `ids`: `pad_token_id`, `eos_token_id`."""
 
-    def how(self) -> dict[str, Any]:
+    @abstractmethod
+    def answered(self, batch: Batch, written: Tensor, *, end: int | None, pad_id: int) -> Batch:
+        """The batch with what `write` has given for its rows as their targets."""
+
+    def how(self, temperature: float | None) -> dict[str, Any]:
         """What transformers' `generate` is told."""
-        return {"max_new_tokens": self.target_length, "num_beams": self.beams, "do_sample": False}
+        if temperature:  # of all tokens: its own default is the likeliest fifty
+            drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+            return {"max_new_tokens": self.target_length, "num_beams": 1, **drawn}
+        beams = self.beams if temperature is None else 1
+        return {"max_new_tokens": self.target_length, "num_beams": beams, "do_sample": False}
 
     def width(self, classes: int) -> int:
         return _TOKENS + WIDTH
@@ -92,3 +101,11 @@ class WritingTask(TokenTask):
 
     def predictions(self, logits: Tensor, batch: Batch, classes: tuple[str, ...]) -> list[Prediction]:
         raise UserError(f"{self.name} predicts what it writes, which logits do not hold")
+
+
+def up_to_end(written: Tensor, end: int | None) -> Tensor:
+    """Which of the tokens (N, T) are of the text, its end included, bool (N, T)."""
+    if end is None:
+        return torch.ones_like(written, dtype=torch.bool)
+    ended: Tensor = (written == end).int().cumsum(dim=1)
+    return (ended == 0) | ((ended == 1) & (written == end))

@@ -7,6 +7,7 @@ read and not learnt.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from bothways.errors import UserError
 from bothways.lazy import torch
 from bothways.registry import TASKS
 from bothways.task_contract import Architecture, Reader
-from bothways.tasks._writing import WritingTask
+from bothways.tasks._writing import WritingTask, up_to_end
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,14 +73,33 @@ class CausalLM(WritingTask):
         arrays = {name: pa.array(lists, pa.list_(pa.int32())) for name, lists in columns_.items()}
         return {**arrays, "reference": rows["label"]}
 
-    def write(self, module: Any, batch: Batch, **ids: int | None) -> Tensor:
+    def answered(self, batch: Batch, written: Tensor, *, end: int | None, pad_id: int) -> Batch:
+        counts, real = _prompt_lengths(batch), up_to_end(written, end)
+        whole = counts + real.sum(dim=1)
+        at = torch.arange(int(whole.max()), device=counts.device)
+        of_prompt, inside = at < counts[:, None], at < whole[:, None]
+        ids = batch.inputs["input_ids"]
+        read = ids.gather(1, at.clamp_max(ids.shape[1] - 1).expand(len(ids), -1))
+        place = (at - counts[:, None]).clamp(0, written.shape[1] - 1)
+        ids = torch.where(of_prompt, read, written.gather(1, place)).masked_fill(~inside, pad_id)
+        labels = ids.roll(-1, dims=1).masked_fill((at < counts[:, None] - 1) | (at >= whole[:, None] - 1), NO_LABEL)
+        return replace(batch, inputs={"input_ids": ids, "attention_mask": inside.long()}, labels=labels)
+
+    def write(self, module: Any, batch: Batch, temperature: float | None = None, **ids: int | None) -> Tensor:
         """Prompts are put in from the left, so that all rows go on at the same place."""
-        counts = (batch.labels != NO_LABEL).int().argmax(dim=1) + 1
+        counts = _prompt_lengths(batch)
         longest = int(counts.max())
         at = torch.arange(longest, device=counts.device) - longest + counts[:, None]
         prompts = batch.inputs["input_ids"].gather(1, at.clamp_min(0))
-        written: Tensor = module.generate(input_ids=prompts, attention_mask=(at >= 0).long(), **ids, **self.how())
+        written: Tensor = module.generate(
+            input_ids=prompts, attention_mask=(at >= 0).long(), **ids, **self.how(temperature)
+        )
         return written[:, longest:]
+
+
+def _prompt_lengths(batch: Batch) -> Tensor:
+    """Tokens before the first of each target, (N,)."""
+    return (batch.labels != NO_LABEL).int().argmax(dim=1) + 1
 
 
 def _lists(column: pa.ListArray) -> list[Any]:

@@ -7,14 +7,15 @@ al. 2020). The label of token t is target token t; the decoder reads the target 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bothways.contracts import Batch
+from bothways.contracts import NO_LABEL, Batch
 from bothways.registry import TASKS
 from bothways.task_contract import Architecture, Reader
-from bothways.tasks._writing import WritingTask
+from bothways.tasks._writing import WritingTask, up_to_end
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +44,14 @@ class Seq2Seq(WritingTask):
         decoder = pa.ListArray.from_arrays(offsets, pa.array(read, pa.int32()))
         return {**inputs, "decoder_input_ids": decoder, "label": target, "reference": rows["label"]}
 
-    def write(self, module: Any, batch: Batch, **ids: int | None) -> Tensor:
+    def write(self, module: Any, batch: Batch, temperature: float | None = None, **ids: int | None) -> Tensor:
         inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
-        written: Tensor = module.generate(**inputs, **ids, **self.how())
+        written: Tensor = module.generate(**inputs, **ids, **self.how(temperature))
         return written
+
+    def answered(self, batch: Batch, written: Tensor, *, end: int | None, pad_id: int) -> Batch:
+        """`written` begins with the decoder's start token."""
+        tokens = written[:, 1:]
+        real = up_to_end(tokens, end)
+        inputs = {**batch.inputs, "decoder_input_ids": written[:, :-1]}
+        return replace(batch, inputs=inputs, labels=tokens.masked_fill(~real, NO_LABEL))

@@ -5,28 +5,30 @@ Its world is batches and a model: schedulers, trackers and files are the caller'
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bothways import seeding
 from bothways.config import Optim, OutputSide, Term
-from bothways.contracts import Batch, Collective, ObjectiveLike, Outputs, TaskLike
+from bothways.contracts import Batch, Collective, TaskLike
 from bothways.joint import Weigher
-from bothways.output_side.trainable import body, layers
+from bothways.output_side.trainable import body
+from bothways.training.forward import ModelForward as ModelForward
+from bothways.training.forward import Own, SpeakerLike, last_linear
+from bothways.training.forward import predictions as predictions
 from bothways.training.optimizer import Optimizer
 
 State = Mapping[str, Any]
-Own = dict[ObjectiveLike, nn.Module]
 
 
 class Diverged(ArithmeticError):  # noqa: N818 - what happened to a run, as one says it
@@ -44,103 +46,6 @@ class Progress:
     metrics: Mapping[str, float]
     sums: Tensor
     state: Callable[[], State]
-
-
-class ModelForward:
-    """`contracts.Forward` over a transformers model: `wrapped` synchronises gradients, `module` is the bare model.
-
-    `own`: what objectives have beside the model. `collective`: the workers; None: this one alone.
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        wrapped: nn.Module,
-        precision: str,
-        own: Own | None = None,
-        collective: Collective | None = None,
-    ) -> None:
-        self.module = module
-        self.wrapped = wrapped
-        self._bf16 = precision == "bf16"
-        self._own = own or {}
-        self._collective = collective
-
-    def __call__(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
-        return self._logits(self.wrapped, batch, embeddings)
-
-    def outputs(self, batch: Batch, embeddings: Tensor | None = None) -> Outputs:
-        last = last_linear(self.module)
-        with _input_of(last) as read:
-            logits = self(batch, embeddings)
-        return Outputs(logits, read[0].float(), last.weight)
-
-    def own(self, objective: ObjectiveLike) -> nn.Module:
-        return self._own[objective]
-
-    def head(self, features: Tensor, *, frozen: bool = False) -> Tensor:
-        last = last_linear(self.module)
-        weights = {name: value.detach() if frozen else value for name, value in last.named_parameters()}
-        logits: Tensor = torch.func.functional_call(last, weights, features)
-        return logits
-
-    def gather(self, rows: Tensor) -> Tensor:
-        workers = self._collective
-        if workers is None or workers.world == 1:
-            return rows
-        fixed = rows.detach()
-        mine = np.s_[workers.rank :: workers.world]
-        everyone = fixed.new_zeros(len(rows) * workers.world, *rows.shape[1:])
-        everyone[mine] = fixed
-        everyone = workers.sum(everyone)
-        # The workers' gradients are averaged, and each has only its own rows': these count once for each worker.
-        everyone[mine] = fixed + workers.world * (rows - fixed)
-        return everyone
-
-    def embed(self, batch: Batch) -> Tensor:
-        embedding: nn.Module = self.module.get_input_embeddings()  # type: ignore[operator]
-        looked_up: Tensor = embedding(batch.inputs["input_ids"])
-        return looked_up
-
-    def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
-        return self._logits(self.module, batch, embeddings)
-
-    def layers(self) -> nn.ModuleList:
-        return layers(self.module)
-
-    def parameters(self) -> Iterator[Tensor]:
-        return (value for value in self.module.parameters() if value.requires_grad)
-
-    def _logits(self, module: nn.Module, batch: Batch, embeddings: Tensor | None) -> Tensor:
-        inputs = dict(batch.inputs)
-        if embeddings is not None:
-            del inputs["input_ids"]
-            inputs["inputs_embeds"] = embeddings
-        with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=self._bf16):
-            logits = _logits_of(module(**inputs))
-        return logits.float()
-
-
-def _logits_of(output: Any) -> Tensor:
-    """The logits of a model's output; those of first and last tokens of answers, (N, T) each, as (N, 2, T)."""
-    found: Tensor = output.logits if "logits" in output else torch.stack([output.start_logits, output.end_logits], 1)
-    return found
-
-
-def last_linear(module: nn.Module) -> nn.Linear:
-    """The layer that makes the logits: the model's last linear one."""
-    return [part for part in module.modules() if isinstance(part, nn.Linear)][-1]
-
-
-@contextmanager
-def _input_of(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """What `layer` reads while inside."""
-    read: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-    try:
-        yield read
-    finally:
-        hook.remove()
 
 
 def own_modules(module: nn.Module, terms: Sequence[Term], seed: int) -> Own:
@@ -164,18 +69,6 @@ def last_shared(module: nn.Module) -> Tensor:
 def score(task: TaskLike, metrics: Mapping[str, float]) -> tuple[float, ...]:
     """The task's ranking of a model as a tuple that is larger for a better one."""
     return tuple(metrics[name] if task.directions[name] == "max" else -metrics[name] for name in task.ranking)
-
-
-def predictions(forward: ModelForward, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Tensor]]:
-    """Every batch with its logits (N, C), in evaluation mode. The model is in training mode again afterwards."""
-    forward.module.eval()
-    try:
-        for batch in batches:
-            with torch.no_grad():
-                logits = forward.inner(batch)
-            yield batch, logits
-    finally:
-        forward.module.train()
 
 
 def no_sums(task: TaskLike, classes: int) -> Tensor:
@@ -258,6 +151,15 @@ def _step_gradients(
     tally.add("tokens", torch.stack([view.inputs["attention_mask"].sum() for view in (batch, *beside)]).sum())
 
 
+@dataclass(frozen=True)
+class Rows:
+    """This worker's share: `batches(start)`, of each step's batch from step `start` on, all of the same number of rows;
+    `selection`, of the selection rows."""
+
+    batches: Callable[[int], Iterator[Batch]]
+    selection: Sequence[Batch]
+
+
 def train(
     module: nn.Module,
     *,
@@ -265,21 +167,22 @@ def train(
     output: OutputSide,
     optim: Optim,
     seed: int,
-    batches: Callable[[int], Iterator[Batch]],
-    selection: Sequence[Batch],
+    rows: Rows,
     collective: Collective,
     state: State | None = None,
+    speaker: SpeakerLike | None = None,
 ) -> Iterator[Progress]:
     """Train `module` in place, reporting every `optim.evaluate_every` steps and after the last.
 
-    `batches(start)`: this worker's share of each step's batch from step `start` on, all of the same number of rows.
-    `selection`: this worker's share of the selection rows. `state`: of an earlier `Progress`, to go on from.
+    `state`: of an earlier `Progress`, to go on from. `speaker`: for objectives that learn from the model's answers.
     When the generator ends or is closed, the module has the best reported weights with `optim.patience`, else the last;
     they are averaged ones with `optim.average`, and the module's parameters are its own again.
 
     Dropout of a step depends on (seed, step, rank) only: there is no random state to carry over a restart.
     Raises `Diverged`.
     """
+    recalled = any(term.objective.recalls for term in output.terms)
+    start = copy.deepcopy(module).requires_grad_(False).eval() if recalled else None
     with ExitStack() as stack:
         torch.manual_seed(seeding.integer(seed, "trainable"))  # the same on every worker
         moves = stack.enter_context(output.trainable(module))
@@ -300,11 +203,12 @@ def train(
             }
 
         stack.callback(lambda: optimiser.finish(best["weights"] if best else None))
-        forward = ModelForward(module, collective.wrap(module), optim.precision, own, collective)
+        wrapped = collective.wrap(module)
+        forward = ModelForward(module, wrapped, optim.precision, own, collective, start=start, speaker=speaker)
         tally, since = _Tally(), step
         module.train()
         forward.wrapped.train()
-        for batch in batches(step) if _goes_on(optim, step, stale) else ():
+        for batch in rows.batches(step) if _goes_on(optim, step, stale) else ():
             began = time.perf_counter()
             torch.manual_seed(seeding.integer(seed, "dropout", step, collective.rank))
             batch = replace(batch, progress=step / optim.steps)
@@ -320,7 +224,7 @@ def train(
             found = tally.total(collective)
             began = time.perf_counter()
             with optimiser.averaged():
-                sums = evaluate(forward, task, selection, collective)
+                sums = evaluate(forward, task, rows.selection, collective)
             evaluated = time.perf_counter() - began
             scored = task.metrics(sums)
             read = found.pop("tokens")

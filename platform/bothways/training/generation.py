@@ -39,11 +39,15 @@ def scored(task: TaskLike, bundle: Bundle, split: str) -> TaskLike:
 
 def texts(task: Any, bundle: Bundle, batch: Batch) -> list[str]:
     """What the model writes for each row."""
-    reader = ModelReader(path=bundle.path, vocabulary=bundle.vocabulary, max_length=1, start=bundle.start_id)
     with torch.no_grad():
-        ids = task.write(bundle.module, batch, pad_token_id=bundle.pad_id, eos_token_id=reader.end)
+        ids = task.write(bundle.module, batch, pad_token_id=bundle.pad_id, eos_token_id=end_of(bundle))
     found = tokenizer(bundle.path, bundle.vocabulary).batch_decode(ids.tolist(), skip_special_tokens=True)
     return [text.strip() for text in found]
+
+
+def end_of(bundle: Bundle) -> int | None:
+    """The token that ends a text of the model, if it has one."""
+    return ModelReader(path=bundle.path, vocabulary=bundle.vocabulary, max_length=1, start=bundle.start_id).end
 
 
 def predictions(

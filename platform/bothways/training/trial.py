@@ -22,12 +22,12 @@ import torch
 from bothways import models, policy, seeding, tokenization, training
 from bothways.batches import batching, mixing, planning
 from bothways.config import Experiment, InputSide, OutputSide
-from bothways.contracts import Batch, Collective, Execute
+from bothways.contracts import FEEDBACK_PARTS, Batch, Beside, Collective, Execute
 from bothways.errors import UserError
 from bothways.policy import effects as text_effects
 from bothways.pretraining import preparing
 from bothways.results import Report
-from bothways.training import Diverged, checkpoints, generation, teachers
+from bothways.training import Diverged, answers, checkpoints, generation, teachers
 from bothways.training.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -132,10 +132,10 @@ class Trial:
             output=self._output_side(),
             optim=experiment.optim,
             seed=experiment.seed,
-            batches=self._batches,
-            selection=self._evaluation_batches("selection")[0],
+            rows=training.Rows(self._batches, self._evaluation_batches("selection")[0]),
             collective=self._collective,
             state=self._state,
+            speaker=answers.Speaker(experiment.task, self._bundle, self._dataset.labels, self._workspace),
         )
         self._state = None
         with closing(progresses):  # type: ignore[type-var]
@@ -162,13 +162,14 @@ class Trial:
         """This worker's share of every step from `start` on, on the device."""
         experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
         beside = experiment.output.beside
-        pools = [(kind, *self._pool(kind.source)) for kind in beside]
+        sources = {kind.source for kind in beside}
+        read = ["train", "mixed", *(split for split in ("unlabelled", "feedback") if split in sources)]
+        tables = {split: self._dataset.rows(split) for split in read}
+        pools = [self._pool(kind, tables) for kind in beside]
         labelled = mixing.plan(experiment, self._dataset, self._lengths, self._classes, self._workspace.remember)
         plan = planning.with_beside(labelled, pools, experiment.seed).share(rank, world)
         steps, rows = plan.row.shape
-        read = ("train", "mixed", "unlabelled") if beside else ("train", "mixed")
-        table = pa.concat_tables([self._dataset.rows(split) for split in read])
-        views = plan.steps(start, steps).views(table)
+        views = plan.steps(start, steps).views(pa.concat_tables(list(tables.values())))
         blocks = self._execute(views, self._encode(self._training_side()))
         for step in batching.regroup(blocks, rows):
             batch = batching.collate_step(step, self._bundle.pad_id, beside).to(self._workspace.device)
@@ -191,11 +192,16 @@ class Trial:
             return self.experiment.output
         return self.experiment.output.for_classes(np.bincount(classes, minlength=len(self._dataset.labels)).tolist())
 
-    def _pool(self, source: str) -> tuple[int, planning.I64]:
-        """Where the rows of a `Beside.source` begin among those of training, and the tokens of each."""
-        if source == "labelled":
-            return 0, self._lengths("train")
-        return self._dataset.train.num_rows + self._dataset.rows("mixed").num_rows, self._lengths("unlabelled")
+    def _pool(self, kind: Beside, tables: Mapping[str, pa.Table]) -> planning.Pool:
+        """The rows that a kind of rows beside the batch is drawn from; they stand in `tables`, one after another."""
+        split = "train" if kind.source == "labelled" else kind.source
+        before = list(tables)[: list(tables).index(split)]
+        start, tokens = sum(tables[name].num_rows for name in before), self._lengths(split)
+        if not kind.parts:
+            return planning.Pool(kind, (start,) * kind.views, tokens)
+        rows = len(tokens) // len(FEEDBACK_PARTS)
+        first = {part: number * rows for number, part in enumerate(FEEDBACK_PARTS)}
+        return planning.Pool(kind, [start + first[part] for part in kind.parts], tokens[:rows])
 
     def _training_side(self) -> InputSide | None:
         """The input side for training rows; None when it would change nothing."""

@@ -34,6 +34,14 @@ class Objective(Component):
         return PLAIN
 
     @property
+    def answers(self) -> bool:
+        return False
+
+    @property
+    def recalls(self) -> bool:
+        return False
+
+    @property
     def beside(self) -> Beside | None:
         return None
 

@@ -1,0 +1,168 @@
+"""The model as objectives see it, and as it is asked for predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bothways.contracts import Batch, Collective, Drawn, ObjectiveLike, Outputs, Said, Teacher
+from bothways.output_side.trainable import layers
+from bothways.task_contract import Prediction
+
+Own = dict[ObjectiveLike, nn.Module]
+
+
+class SpeakerLike(Protocol):
+    """What a model's answers are, to `ModelForward`: see `answers.Speaker`."""
+
+    def draw(self, forward: ModelForward, batch: Batch, count: int, temperature: float) -> Drawn: ...
+
+    def read(self, batch: Batch) -> tuple[str, ...]: ...
+
+    def judge(self, judge: Teacher, said: Said) -> Sequence[Prediction]: ...
+
+
+class ModelForward:
+    """`contracts.Forward` over a transformers model: `wrapped` synchronises gradients, `module` is the bare model.
+
+    `own`: what objectives have beside the model. `collective`: the workers; None: this one alone. `start`: the model
+    as it was before training. `speaker`: knows what answers are.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        wrapped: nn.Module,
+        precision: str,
+        own: Own | None = None,
+        collective: Collective | None = None,
+        *,
+        start: nn.Module | None = None,
+        speaker: SpeakerLike | None = None,
+    ) -> None:
+        self.module = module
+        self.wrapped = wrapped
+        self._bf16 = precision == "bf16"
+        self._own = own or {}
+        self._collective = collective
+        self._start = start
+        self._speaker = speaker
+
+    def __call__(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
+        return self._logits(self.wrapped, batch, embeddings)
+
+    @torch.no_grad()
+    def reference(self, batch: Batch) -> Tensor:
+        assert self._start is not None
+        return self._logits(self._start, batch, None)
+
+    @torch.no_grad()
+    def draw(self, batch: Batch, count: int, temperature: float = 1.0) -> Drawn:
+        assert self._speaker is not None
+        with evaluating(self.module):
+            return self._speaker.draw(self, batch, count, temperature)
+
+    def read(self, batch: Batch) -> tuple[str, ...]:
+        assert self._speaker is not None
+        return self._speaker.read(batch)
+
+    def judge(self, judge: Teacher, said: Said) -> Sequence[Prediction]:
+        assert self._speaker is not None
+        return self._speaker.judge(judge, said)
+
+    def outputs(self, batch: Batch, embeddings: Tensor | None = None) -> Outputs:
+        last = last_linear(self.module)
+        with _input_of(last) as read:
+            logits = self(batch, embeddings)
+        return Outputs(logits, read[0].float(), last.weight)
+
+    def own(self, objective: ObjectiveLike) -> nn.Module:
+        return self._own[objective]
+
+    def head(self, features: Tensor, *, frozen: bool = False) -> Tensor:
+        last = last_linear(self.module)
+        weights = {name: value.detach() if frozen else value for name, value in last.named_parameters()}
+        logits: Tensor = torch.func.functional_call(last, weights, features)
+        return logits
+
+    def gather(self, rows: Tensor) -> Tensor:
+        workers = self._collective
+        if workers is None or workers.world == 1:
+            return rows
+        fixed = rows.detach()
+        mine = np.s_[workers.rank :: workers.world]
+        everyone = fixed.new_zeros(len(rows) * workers.world, *rows.shape[1:])
+        everyone[mine] = fixed
+        everyone = workers.sum(everyone)
+        # The workers' gradients are averaged, and each has only its own rows': these count once for each worker.
+        everyone[mine] = fixed + workers.world * (rows - fixed)
+        return everyone
+
+    def embed(self, batch: Batch) -> Tensor:
+        embedding: nn.Module = self.module.get_input_embeddings()  # type: ignore[operator]
+        looked_up: Tensor = embedding(batch.inputs["input_ids"])
+        return looked_up
+
+    def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
+        return self._logits(self.module, batch, embeddings)
+
+    def layers(self) -> nn.ModuleList:
+        return layers(self.module)
+
+    def parameters(self) -> Iterator[Tensor]:
+        return (value for value in self.module.parameters() if value.requires_grad)
+
+    def _logits(self, module: nn.Module, batch: Batch, embeddings: Tensor | None) -> Tensor:
+        inputs = dict(batch.inputs)
+        if embeddings is not None:
+            del inputs["input_ids"]
+            inputs["inputs_embeds"] = embeddings
+        with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=self._bf16):
+            logits = _logits_of(module(**inputs))
+        return logits.float()
+
+
+def _logits_of(output: Any) -> Tensor:
+    """The logits of a model's output; those of first and last tokens of answers, (N, T) each, as (N, 2, T)."""
+    found: Tensor = output.logits if "logits" in output else torch.stack([output.start_logits, output.end_logits], 1)
+    return found
+
+
+def last_linear(module: nn.Module) -> nn.Linear:
+    """The layer that makes the logits: the model's last linear one."""
+    return [part for part in module.modules() if isinstance(part, nn.Linear)][-1]
+
+
+@contextmanager
+def _input_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """What `layer` reads while inside."""
+    read: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    try:
+        yield read
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """In evaluation mode inside, in training mode afterwards."""
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train()
+
+
+def predictions(forward: ModelForward, batches: Sequence[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+    """Every batch with its logits (N, C), in evaluation mode. The model is in training mode again afterwards."""
+    with evaluating(forward.module):
+        for batch in batches:
+            with torch.no_grad():
+                logits = forward.inner(batch)
+            yield batch, logits
