@@ -55,6 +55,8 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "adversarial freelb": {"method": "freelb"},
     "adversarial smart": {"method": "smart"},
     "adversarial vat": {"method": "vat"},
+    "policy_gradient group_relative": {},
+    "policy_gradient self_critical": {"method": "self_critical", "draws": 1, "kl": 0.0},
 }
 CHANGE = {"policy": [[{"name": "random_deletion", "p": 0.1}]]}
 """What `consistency` reads a second time; no arm trains on changed copies."""
@@ -116,7 +118,7 @@ class Bench:
         found = self.kept.get(experiment.digest)
         if found is None:
             with self.trained(experiment) as trial:
-                hits = "".join("01"[hit] for hit in trial.score_test().hits)
+                hits = "".join("01"[round(hit)] for hit in trial.score_test().hits)
             found = {"experiment": experiment.digest, "hits": hits}
             self.kept[experiment.digest] = found
             with self.file.open("a", encoding="utf-8") as opened:
@@ -211,7 +213,7 @@ def main() -> None:
 def report(bench: Bench, seeds: int) -> None:
     """Trains what is not kept yet, all arms of a seed before the next seed, then prints a line for each arm."""
     steps = bench.base.optim.steps
-    passes = {arm: bench.of(arm).output.terms[0].objective.passes for arm in (CONTROL, *ARMS)}
+    passes = {arm: bench.of(arm).output.for_classes([1, 1]).terms[0].objective.passes for arm in (CONTROL, *ARMS)}
     paid = {arm: round(steps * (forward + 2 * backward) / 3) for arm, (forward, backward) in passes.items()}
     costs = {arm: bench.cost(arm) for arm in (CONTROL, *ARMS)}
     found: dict[tuple[str, int], list[list[bool]]] = {}
