@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -66,7 +67,7 @@ class LearningCurve:
         rows = sorted(points)
         hits = np.stack([np.asarray(points[n], dtype=np.float64) for n in rows])
         blocks = isotonic_regression(hits.mean(axis=(1, 2))).blocks
-        pooled = [hits[start:stop].mean(axis=0) for start, stop in zip(blocks[:-1], blocks[1:], strict=True)]
+        pooled = [hits[start:stop].mean(axis=0) for start, stop in pairwise(blocks)]
         return cls(np.array(rows, dtype=np.float64), np.stack(pooled).repeat(np.diff(blocks), axis=0))
 
     @property

@@ -28,7 +28,7 @@ def compare(
         bool, typer.Option("--resume", help="Go on with the pipeline's last, interrupted comparison.")
     ] = False,
 ) -> None:
-    """Train the experiment, each of its sides alone, neither, and plain copies: the gains, the synergy, the intervals."""
+    """Train the experiment, each of its sides alone, neither, and plain copies: gains, synergy, intervals."""
     from bothways.config.yaml_io import load_pipeline
 
     loaded = load_pipeline(pipeline, overrides or [], experiment)

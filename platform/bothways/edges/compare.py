@@ -1,4 +1,4 @@
-"""The 2 x 2 of input side and output side on warm lanes: all arms with all seeds, and the points of a learning curve."""
+"""The 2 x 2 of input side and output side on warm lanes: all arms with all seeds, and a learning curve beside."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def plan(pipeline: Pipeline, *, seeds: int, curve: bool, resume: bool) -> Plan:
 
 
 def compare(plan: Plan, view: Sink) -> Proof:
-    """Train all of it. `view` sees every event. Interrupted by KeyboardInterrupt, it ends cleanly and can be resumed."""
+    """Train all of it. `view` sees every event. Interrupted by KeyboardInterrupt, it ends and can be resumed."""
     run, directory = plan.pipeline.run, plan.directory
     with lease(directory), contextlib.ExitStack() as stack:
         record = Record.replay(journal := directory / "events.jsonl")

@@ -1,4 +1,4 @@
-"""Experiments trained again, with seeds that nobody has chosen by, on warm lanes: what confirmation and comparison share."""
+"""Experiments trained with seeds that nobody has chosen by, on warm lanes: what confirmation and comparison share."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def outcomes(hub: Any, record: Record, jobs: Mapping[K, Job]) -> dict[K, Outcome
 
 
 def paired(ended: Mapping[tuple[K, int], Outcome]) -> Paired[K]:
-    """`ended`: by arm and number of the seed. A seed that one of the arms did not get through (it diverged, say) is left
-    out for all, and noted. Raises `UserError` when none is left.
+    """`ended`: by arm and number of the seed. A seed that one of the arms did not get through (it diverged, say) is
+    left out for all, and noted. Raises `UserError` when none is left.
     """
     arms, seeds = dict.fromkeys(arm for arm, _ in ended), sorted({seed for _, seed in ended})
     failed = {key: outcome for key, outcome in ended.items() if outcome.status != "finished"}

@@ -148,7 +148,7 @@ class Lane:
 
     def _data(self, experiment: Experiment) -> data.Dataset:
         rows = experiment.data.splits.train
-        return ray.get(self._larger[rows]) if rows in self._larger else self._dataset
+        return ray.get(self._larger[rows]) if isinstance(rows, int) and rows in self._larger else self._dataset
 
     def _begin(self, job: Job, experiment: Experiment) -> trial.Trial | CrossValidation:
         def begin(experiment: Experiment, directory: Path) -> trial.Trial:

@@ -131,8 +131,8 @@ class Store:
     def begin(
         self, trial_id: str, name: str, experiment: Mapping[str, Any], knobs: Mapping[str, Any], arm: str = ""
     ) -> None:
-        """A trial starts, or goes on. `knobs` (dotted path → value) is what the search chose; all is logged. `arm`: what
-        it is compared as, if it is (a tag)."""
+        """A trial starts, or goes on. `knobs` (dotted path → value) is what the search chose; all is logged.
+        `arm`: what it is compared as, if it is (a tag)."""
         known = self._runs.get(trial_id)
         tags = {"mlflow.parentRunId": self._parent, **self._tags} | ({"bothways.arm": arm} if arm else {})
         run = known or self._create(name, tags, trial_id)
