@@ -25,7 +25,7 @@ FACTORS = (1.5, 2.0, 4.0)
 """How many times the training rows the further points of a curve have."""
 LEAST = 1.25
 """A point with fewer than so many times the training rows says nothing that the first one does not."""
-GRID = 400
+GRID = 120
 """Numbers of rows at which an arm is held against the curve, evenly spaced in the logarithm."""
 
 Reading = Literal["read", "below", "above", "flat", "wide"]
