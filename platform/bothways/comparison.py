@@ -163,7 +163,9 @@ def _sides(experiment: Experiment, found: Comparison) -> Iterator[str]:
         if policy.augments(side):
             operations = [" then ".join(map(_operation, steps)) for steps in side.augment.policy]
             instead = "" if side.augment.keep_original else ", without the originals"
-            parts.append(f"{side.augment.n_aug} copies of each row by {' or '.join(operations)}{instead}")
+            copies = "1 copy" if side.augment.n_aug == 1 else f"{side.augment.n_aug} copies"
+            balanced = " of the commonest class, more of the others" * side.augment.balance
+            parts.append(f"{copies} of each row{balanced}, changed by {' or '.join(operations)}{instead}")
         yield f"- input side: {', '.join(parts)}"
     if "output" in found.arms:
         terms = [f"{term.weight:g} x {_named(term.objective)}" for term in experiment.output.terms]
