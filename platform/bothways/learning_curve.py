@@ -132,7 +132,8 @@ def sentence(arm: str, worth: Worth) -> str:
     assert worth.more is not None
     low = "0, so perhaps nothing," if worth.low is None else _about(worth.low)
     high = f"more than the curve shows ({worth.end - worth.base:,})" if worth.high is None else _about(worth.high)
-    return f"`{arm}`: worth about {_about(worth.more)} more labelled examples, 95 % interval {low} to {high}."
+    examples = "example" if _about(worth.more) == "1" else "examples"
+    return f"`{arm}`: worth about {_about(worth.more)} more labelled {examples}, 95 % interval {low} to {high}."
 
 
 def _about(rows: float) -> str:

@@ -103,7 +103,7 @@ def test_a_comparison_proves_each_arm_and_is_taken_up_where_it_was(tmp_path: Pat
 
     # As a kill would leave it: two trainings have begun and not ended, and nothing was concluded.
     lost = {"both-2000", "none-24-rows-2001"}
-    kept = [e for e in events if e["trial_id"] not in lost or e["kind"] == "begin"]
+    kept = [e for e in events if e.get("trial_id") not in lost or e["kind"] == "begin"]
     journal.write_text("".join(json.dumps(e) + "\n" for e in kept))
     before = (home / "comparison.json").read_bytes()
     (home / "comparison.json").unlink()
