@@ -84,6 +84,7 @@ def test_the_command_line_has_these_commands_and_no_others() -> None:
     assert list(COMMANDS) == [
         "tune",
         "train",
+        "compare",
         "prepare",
         "check",
         "predict",

@@ -25,6 +25,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "tune": Command("bothways.cli.tune:tune", "search a pipeline's space, confirm the best, register it"),
     "train": Command("bothways.cli.train:train", "one experiment, no search"),
+    "compare": Command("bothways.cli.compare:compare", "each side alone, both, neither: what is it worth"),
     "prepare": Command("bothways.cli.prepare:prepare", "a language model on a pipeline's texts, kept with its head"),
     "check": Command("bothways.cli.check:check", "check pipeline and space files; nothing is started"),
     "predict": Command("bothways.cli.predict:predict", "what a trained model says of texts: labels, answers, texts"),

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from bothways.config import Pipeline
+from bothways.config import Experiment, Pipeline
 from bothways.config.complaints import complaints, mistyped
 from bothways.config.shape import Path, assign, parts, shown
 from bothways.errors import UserError
@@ -85,13 +85,20 @@ def dump(data: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
-def load_pipeline(path: str | FilePath, overrides: Sequence[str] = ()) -> Pipeline:
+def load_pipeline(
+    path: str | FilePath, overrides: Sequence[str] = (), experiment: str | FilePath | None = None
+) -> Pipeline:
     """A pipeline file, then `key=value` overrides on dotted paths such as `experiment.optim.lr=1e-4`.
 
-    Values are read by the file's own scalar rules. Raises `UserError`, one line for each problem.
+    Values are read by the file's own scalar rules. `experiment`: a file with an experiment that takes the place of the
+    pipeline's, as a sweep writes it (`best.yaml`). Raises `UserError`, one line for each problem.
     """
     document = read(path)
     pipeline = _validate(document)
+    if experiment is not None:
+        found = _experiment(read(experiment))
+        spec = pipeline.model_dump(mode="json") | {"experiment": found.spec()}
+        pipeline = checked(Pipeline, spec, lambda path: f"{experiment}, in place of the experiment of {document.name}")
     if not overrides:
         return pipeline
     spec = pipeline.model_dump(mode="json")
@@ -121,6 +128,15 @@ def space_file(pipeline_file: str | FilePath, pipeline: Pipeline) -> FilePath | 
     if pipeline.search is None:
         return None
     return FilePath(os.path.normpath(FilePath(pipeline_file).parent / pipeline.search.space))
+
+
+def _experiment(document: Document) -> Experiment:
+    data = document.data
+    if isinstance(data, dict) and "experiment" in data:
+        return _validate(document).experiment
+    if not isinstance(data, dict) or "data" not in data:
+        raise UserError(f"{document.name}:1: no experiment, such as the best.yaml of a sweep: it has no `data:`")
+    return checked(Experiment, data, document.where, ("experiment",))
 
 
 def _validate(document: Document) -> Pipeline:

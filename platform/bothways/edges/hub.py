@@ -32,6 +32,7 @@ class Job:
     `folds`, `repeats`: train the experiment's folds one after another (see `cross_validation`); 0: itself.
     `copies`: say what becomes of the text also where it is not changed. `controls`: directories of rung 0's models,
     which say whether labels stay; `perplexity`: the source of a language model that says how natural copies are.
+    `arm`: what it is compared as, for MLflow.
     """
 
     trial_id: str
@@ -45,6 +46,7 @@ class Job:
     copies: bool = False
     controls: Sequence[str] = ()
     perplexity: str = ""
+    arm: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,19 +100,23 @@ def work(config: Mapping[str, Any]) -> None:
     with ThreadPoolExecutor(
         max_workers=1, thread_name_prefix="writer"
     ) as writer:  # leaving it waits for the last model
-        lane = Lane(config["hub"], config["lane"], ray.get(config["dataset"]), writer)
+        lane = Lane(config["hub"], config["lane"], ray.get(config["dataset"]), writer, config["larger"])
         for seq in range(config["trials"]) if config["trials"] else itertools.count():
             if not lane.serve(seq):
                 return
 
 
 class Lane:
-    """One worker of lane `number`. `writer` puts a trial's model onto the disk while the next trial trains."""
+    """One worker of lane `number`. `writer` puts a trial's model onto the disk while the next trial trains. `larger`:
+    references to the data with more training rows, by their number."""
 
-    def __init__(self, hub: Any, number: int, dataset: data.Dataset, writer: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, hub: Any, number: int, dataset: data.Dataset, writer: ThreadPoolExecutor, larger: Mapping[int, Any]
+    ) -> None:
         self._hub = hub
         self._number = number
         self._dataset = dataset
+        self._larger = larger
         self._writer = writer
         self._writing: Future[None] | None = None
         self._collective = DdpCollective()
@@ -142,12 +146,16 @@ class Lane:
             return isinstance(error, trial.Diverged | UserError | ray.exceptions.RayTaskError)
         return True
 
+    def _data(self, experiment: Experiment) -> data.Dataset:
+        rows = experiment.data.splits.train
+        return ray.get(self._larger[rows]) if isinstance(rows, int) and rows in self._larger else self._dataset
+
     def _begin(self, job: Job, experiment: Experiment) -> trial.Trial | CrossValidation:
         def begin(experiment: Experiment, directory: Path) -> trial.Trial:
-            fold = experiment.data.fold if job.folds else None
+            fold, whole = experiment.data.fold if job.folds else None, self._data(experiment)
             return trial.Trial(
                 experiment,
-                data.folded(self._dataset, fold, experiment.data.split_seed) if fold else self._dataset,
+                data.folded(whole, fold, experiment.data.split_seed) if fold else whole,
                 collective=self._collective,
                 execute=execute,
                 workspace=self._workspace,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import socket
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from bothways.errors import ConflictError, UserError
 
@@ -39,3 +42,20 @@ def sweep_directory(storage: Path, name: str, *, resume: bool) -> Path:
             raise UserError(f"there is no sweep of {name} in {storage} to resume: run it without --resume")
         return taken[-1]
     return storage / f"{name}-{int(taken[-1].name[-3:]) + 1 if taken else 1:03d}"
+
+
+def identity(directory: Path, kept: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """The random identity of the sweep that has this directory, beside all that must not change when it is resumed.
+
+    `inputs`: files written down when it begins. Raises `UserError` when it was begun with something else.
+    """
+    file = directory / "sweep.json"
+    if not file.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"id": uuid.uuid4().hex, **kept}, indent=1), encoding="utf-8")
+        for name, text in inputs.items():
+            (directory / name).write_text(text, encoding="utf-8")
+    then = json.loads(file.read_text(encoding="utf-8"))
+    if changed := [key for key, value in kept.items() if then[key] != value]:
+        raise UserError(f"{directory.name} was begun with another {' and '.join(changed)}: run without --resume")
+    return str(then["id"])

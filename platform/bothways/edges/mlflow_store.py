@@ -128,10 +128,14 @@ class Store:
         known = self._runs[trial_id].data.metrics.get("step", -1)
         return self._steps.setdefault(trial_id, int(known))
 
-    def begin(self, trial_id: str, name: str, experiment: Mapping[str, Any], knobs: Mapping[str, Any]) -> None:
-        """A trial starts, or goes on. `knobs` (dotted path → value) is what the search chose; all is logged."""
+    def begin(
+        self, trial_id: str, name: str, experiment: Mapping[str, Any], knobs: Mapping[str, Any], arm: str = ""
+    ) -> None:
+        """A trial starts, or goes on. `knobs` (dotted path → value) is what the search chose; all is logged.
+        `arm`: what it is compared as, if it is (a tag)."""
         known = self._runs.get(trial_id)
-        run = known or self._create(name, {"mlflow.parentRunId": self._parent, **self._tags}, trial_id)
+        tags = {"mlflow.parentRunId": self._parent, **self._tags} | ({"bothways.arm": arm} if arm else {})
+        run = known or self._create(name, tags, trial_id)
         self._runs[trial_id] = run
         if known:
             self._client.update_run(run.info.run_id, status="RUNNING")

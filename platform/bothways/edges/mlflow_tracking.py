@@ -197,7 +197,7 @@ def _apply(store: Store, event: Event) -> None:
     """Write an event of the hub. The event's own time makes it the same write whenever it is repeated."""
     at = int(event.at * 1000)
     if event.job is not None:
-        store.begin(event.trial_id, event.trial_id, event.job.experiment, event.job.knobs)
+        store.begin(event.trial_id, event.trial_id, event.job.experiment, event.job.knobs, event.job.arm)
     elif event.report is not None:
         store.report(event.trial_id, event.report.step, event.report.metrics, at)
     elif event.outcome is not None:

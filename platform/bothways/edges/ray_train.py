@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -42,13 +43,17 @@ class Lanes:
     """The lanes of one sweep. Use as a context manager: leaving it ends them all.
 
     `len()` is how many there should be: `run.lanes`, or what the cluster holds at this moment.
+    `larger`: the same data with more training rows, by their number, for experiments whose `data.splits.train` it is.
     """
 
-    def __init__(self, hub: Any, dataset: Any, run: Run, storage: Path) -> None:
+    def __init__(
+        self, hub: Any, dataset: Any, run: Run, storage: Path, larger: Mapping[int, Any] = MappingProxyType({})
+    ) -> None:
         self._hub = hub
         self._run = run
         self._storage = storage
         self._dataset = dataset
+        self._larger = dict(larger)
         self._wanted = lane_count(run)
         self._driven: dict[int, threading.Thread] = {}
         self._failures: dict[int, int] = {}
@@ -122,6 +127,7 @@ class Lanes:
                 "hub": self._hub,
                 "lane": lane,
                 "dataset": self._dataset,
+                "larger": self._larger,
                 "threads": self._run.threads,
                 "trials": self._run.trials_per_group,
             },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import json
 import os
 import threading
@@ -14,7 +16,7 @@ from typing import IO, Any
 import ray
 
 from bothways.edges.hub import Event, Job, Outcome
-from bothways.errors import one_line
+from bothways.errors import UserError, one_line
 from bothways.results import Report
 
 Sink = Callable[[Event], None]
@@ -154,3 +156,31 @@ class Pump(threading.Thread):
         """Carry what is left, then end."""
         self._ended.set()
         self.join(timeout=30)
+
+
+class Stall:
+    """Ends a sweep that makes no progress (a pump's `on_stall`), and says what it waited for."""
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        self._why = ""
+        self._over = threading.Event()
+
+    def __call__(self, why: str) -> None:
+        self._why = why
+        ray.get(self._hub.close.remote("the sweep stalled"))
+        if not self._over.wait(30):  # even Tune does not answer: only an interrupt gets the main thread back
+            _thread.interrupt_main()
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        try:
+            yield
+        except (Exception, KeyboardInterrupt):
+            if self._why:
+                raise UserError(self._why) from None
+            raise
+        finally:
+            self._over.set()
+        if self._why:
+            raise UserError(self._why)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import hashlib
-import json
-import threading
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +15,12 @@ from bothways.config import Pipeline, Search, yaml_io
 from bothways.config.goals import Goals
 from bothways.edges import screen
 from bothways.edges.confirm import Confirmed, confirm, rerun
-from bothways.edges.lease import lease, sweep_directory
+from bothways.edges.lease import identity, lease, sweep_directory
 from bothways.edges.mlflow_tracking import MlflowTracker
 from bothways.edges.ray_cluster import leave_ray, start_hub, start_ray
 from bothways.edges.ray_train import Lanes
 from bothways.edges.ray_tune import Past, run_search
-from bothways.edges.record import Pump, Record, Sink, TrialRecord, read
+from bothways.edges.record import Pump, Record, Sink, Stall, TrialRecord, read
 from bothways.errors import UserError
 from bothways.policy import file as policy_file
 from bothways.results import SweepResult
@@ -76,7 +71,7 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
         space = _screened(plan, dataset, tracker)
         # Tune starts several trials at once: whichever reaches the hub first, the control begins first.
         hub = start_hub(run.max_failures, "" if record.trials else "000-")
-        stall = _Stall(hub)
+        stall = Stall(hub)
         pump = Pump(hub, [record, tracker, view], run.stall_timeout_s, stall)
         pump.start()
         stack.callback(pump.drain)
@@ -109,37 +104,8 @@ def tune(plan: Plan, view: Sink) -> SweepResult:
 # -- the parts ------------------------------------------------------------------------------------------------------
 
 
-class _Stall:
-    """Ends a sweep that makes no progress, and says what it waited for."""
-
-    def __init__(self, hub: Any) -> None:
-        self._hub = hub
-        self._why = ""
-        self._over = threading.Event()
-
-    def __call__(self, why: str) -> None:
-        self._why = why
-        ray.get(self._hub.close.remote("the sweep stalled"))
-        if not self._over.wait(30):  # even Tune does not answer: only an interrupt gets the main thread back
-            _thread.interrupt_main()
-
-    @contextlib.contextmanager
-    def named(self) -> Iterator[None]:
-        try:
-            yield
-        except (Exception, KeyboardInterrupt):
-            if self._why:
-                raise UserError(self._why) from None
-            raise
-        finally:
-            self._over.set()
-        if self._why:
-            raise UserError(self._why)
-
-
 def _same_sweep(plan: Plan, dataset: data.Dataset) -> str:
     """The sweep's own random identity; kept in its directory beside all that must not change when it is resumed."""
-    file = plan.directory / "sweep.json"
     now = {
         "experiment": plan.pipeline.experiment.digest,
         "data": dataset.digest,
@@ -148,14 +114,7 @@ def _same_sweep(plan: Plan, dataset: data.Dataset) -> str:
             mode="json", exclude={"trials", "finalists", "finalist_seeds", "confirm_seeds"}
         ),
     }
-    if not file.exists():
-        file.write_text(json.dumps({"id": uuid.uuid4().hex, **now}, indent=1), encoding="utf-8")
-        for name, text in _inputs(plan).items():
-            (plan.directory / name).write_text(text, encoding="utf-8")
-    then = json.loads(file.read_text(encoding="utf-8"))
-    if changed := [key for key, value in now.items() if then[key] != value]:
-        raise UserError(f"{plan.directory.name} was begun with another {' and '.join(changed)}: run without --resume")
-    return str(then["id"])
+    return identity(plan.directory, now, _inputs(plan))
 
 
 def _inputs(plan: Plan) -> dict[str, str]:
