@@ -136,7 +136,8 @@ OBJECTIVES: Registry[Any] = Registry("objective", "bothways.output_side.objectiv
 TRAINABLES: Registry[Any] = Registry("trainable", "bothways.output_side.trainable")
 TASKS: Registry[Any] = Registry("task", "bothways.tasks")
 WEIGHTINGS: Registry[Any] = Registry("weighting", "bothways.joint")
+META: Registry[Any] = Registry("meta-learner", "bothways.joint.meta")
 
 FAMILIES: dict[str, Registry[Any]] = {
-    r.family: r for r in (TRANSFORMS, PREPARATIONS, OBJECTIVES, WEIGHTINGS, TRAINABLES, TASKS)
+    r.family: r for r in (TRANSFORMS, PREPARATIONS, OBJECTIVES, WEIGHTINGS, META, TRAINABLES, TASKS)
 }
