@@ -59,7 +59,8 @@ def adapt(
     `exact`: the steps' gradients are functions of the parameters too; else they are constants, so that the result
     differs from `start` by a constant.
     """
-    now = dict(start)
+    # Views, because a head that starts from other parameters is no function of them to the steps.
+    now = {name: value.view_as(value) for name, value in start.items()}
     for step in range(steps):
         rates = learner.rates(step)
         now |= {name: now[name].detach().requires_grad_() for name in rates if not now[name].requires_grad}
