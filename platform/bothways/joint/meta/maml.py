@@ -2,7 +2,7 @@
 
 With phi_k(theta) the weights after k steps on an episode's support, the outer gradient is
 d L_query(phi_k(theta)) / d theta. `second` order is exact: it goes through the steps, whose gradients depend on theta
-as well. `first` order takes those for constants (the paper's section 5.2; FOMAML): d phi_k / d theta is the identity then.
+as well. `first` order takes those for constants (the paper's section 5.2; FOMAML): d phi_k / d theta is the identity.
 In both, what an episode's last layer begins with is a function of theta, as in proto-MAML (Triantafillou et al. 2020);
 without steps, and with prototypes, this is the training of prototypical networks (Snell et al. 2017).
 """
