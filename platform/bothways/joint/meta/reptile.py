@@ -3,7 +3,7 @@
 The outer gradient is theta - phi_k, for any optimiser; plain descent with a rate of eps is the paper's
 theta <- theta + eps (phi_k - theta). It has no use for a query set: its inner steps learn from all of an episode's
 rows, a mini-batch of them after another, which is what makes it favour weights whose gradients on different rows agree
-(section 5). The last layer, which every episode begins anew, is not learned.
+(section 5). What the steps do not move is not learned, and neither is the last layer, which every episode begins anew.
 """
 
 from __future__ import annotations
