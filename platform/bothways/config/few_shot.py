@@ -49,8 +49,8 @@ class Episodes(Config):
     `adapt_lr`: their learning rate; `adapt_head_lr`: of the last linear layer (null: the same). That layer begins each
     episode anew: at `zero`, which favours no class, or from the `prototypes` of the support: with c_k the mean of the
     features of class k, its weights are 2 c_k and its bias is -|c_k|^2, so that its classes are those of the nearest
-    mean (proto-MAML, Triantafillou et al. 2020). With one shot a row is its own prototype, which leaves the steps little
-    to learn. `adapt`: which parameters the steps move.
+    mean (proto-MAML, Triantafillou et al. 2020). With one shot a row is its own prototype, which leaves the steps
+    little to learn. `adapt`: which parameters the steps move.
     `batch`: episodes of an outer step. `test`: episodes that judge, the same for all arms and seeds.
     """
 
