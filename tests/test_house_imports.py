@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tasks", "input_side", "output_side", "joint"),
     # pure logic: no Ray, no Optuna, no MLflow
     (
-        *("policy", "data", "tokenization", "batches", "models", "pretraining", "training"),
+        *("policy", "data", "tokenization", "batches", "models", "pretraining", "training", "few_shot"),
         *("predict", "ensembles", "analysis", "report", "learning_curve", "comparison"),
     ),
     # edges: Ray, Optuna, MLflow
@@ -106,7 +106,8 @@ def part(module: str) -> str:
 def is_member(module: str) -> bool:
     """True for a file that registers a method: `tasks.x`, `input_side.augment.x`, … and not `_helper`."""
     path = module.split(".")[1:]
-    depth = {"tasks": 2, "joint": 2, "input_side": 3, "output_side": 3}.get(path[0] if path else "", 0)
+    joint = 3 if path[1:2] == ["meta"] else 2
+    depth = {"tasks": 2, "joint": joint, "input_side": 3, "output_side": 3}.get(path[0] if path else "", 0)
     return len(path) == depth and not path[-1].startswith("_")
 
 

@@ -159,7 +159,8 @@ TRAINABLES: Registry[Any] = Registry("trainable", "bothways.output_side.trainabl
 TASKS: Registry[Any] = Registry("task", "bothways.tasks")
 REWARDS: Registry[Any] = Registry("reward", "bothways.output_side.rewards")
 WEIGHTINGS: Registry[Any] = Registry("weighting", "bothways.joint")
+META: Registry[Any] = Registry("meta-learner", "bothways.joint.meta")
 
 FAMILIES: dict[str, Registry[Any]] = {
-    r.family: r for r in (TRANSFORMS, PREPARATIONS, OBJECTIVES, REWARDS, WEIGHTINGS, TRAINABLES, TASKS)
+    r.family: r for r in (TRANSFORMS, PREPARATIONS, OBJECTIVES, REWARDS, WEIGHTINGS, META, TRAINABLES, TASKS)
 }

@@ -27,6 +27,7 @@ COMMANDS = {
     "train": Command("bothways.cli.train:train", "one experiment, no search"),
     "compare": Command("bothways.cli.compare:compare", "each side alone, both, neither: what is it worth"),
     "prepare": Command("bothways.cli.prepare:prepare", "a language model on a pipeline's texts, kept with its head"),
+    "few-shot": Command("bothways.cli.few_shot:few_shot", "meta-learning: arms judged by tasks of a few rows"),
     "check": Command("bothways.cli.check:check", "check pipeline and space files; nothing is started"),
     "predict": Command("bothways.cli.predict:predict", "what a trained model says of texts: labels, answers, texts"),
     "ensemble": Command("bothways.cli.ensemble:ensemble", "a sweep's models averaged into one, or asked together"),

@@ -31,6 +31,8 @@ def _describe(file: Path) -> str:
         space.check(Experiment(data=Data(source="any")))  # knobs and control, held against a config of defaults
         return f"a space of {_words(space)}"
     pipeline = load_pipeline(file)
+    if few_shot := pipeline.few_shot:
+        return f"pipeline {pipeline.name}, {len(few_shot.arms)} few-shot arms, {few_shot.seeds} seeds each"
     found = space_file(file, pipeline)
     if found is None or pipeline.search is None:
         return f"pipeline {pipeline.name}, one experiment"

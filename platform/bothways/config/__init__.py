@@ -14,6 +14,7 @@ from pydantic import Field, PlainSerializer, field_validator, model_validator
 
 from bothways.config.domains import Column, Feedback, Mixed, SampleMixing, refuse_impossible
 from bothways.config.domains import Fold as Fold
+from bothways.config.few_shot import MaybeFewShot
 from bothways.config.goals import Goals, check, measures, objectives
 from bothways.config.optim import Optim as Optim
 from bothways.config.search import Search as Search
@@ -328,6 +329,7 @@ class Pipeline(Config):
     description: str = ""
     experiment: Experiment
     search: Search | None = None
+    few_shot: MaybeFewShot = None
     run: Run = Run()
 
     @model_validator(mode="after")

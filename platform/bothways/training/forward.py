@@ -77,7 +77,7 @@ class ModelForward:
 
     def outputs(self, batch: Batch, embeddings: Tensor | None = None) -> Outputs:
         last = last_linear(self.module)
-        with _input_of(last) as read:
+        with input_of(last) as read:
             logits = self(batch, embeddings)
         return Outputs(logits, read[0].float(), last.weight)
 
@@ -139,7 +139,7 @@ def last_linear(module: nn.Module) -> nn.Linear:
 
 
 @contextmanager
-def _input_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+def input_of(layer: nn.Module) -> Iterator[list[Tensor]]:
     """What `layer` reads while inside."""
     read: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))

@@ -80,6 +80,7 @@ class Optimizer:
     """`optim.algorithm` over the parameters of `module` that `moves` names, each as it says, and those of `own` beside.
 
     The latter are new, as a head is: they have its rate. No DDP knows them: `step` averages their gradients.
+    `rowwise`: look-ups in the input embedding note their gradients themselves (`EmbeddingRows`).
     AdamW: Loshchilov & Hutter 2019; NAdam: Dozat 2016; RAdam: Liu et al. 2020; Adafactor: Shazeer & Stern 2018.
     """
 
@@ -90,10 +91,11 @@ class Optimizer:
         collective: Collective,
         moves: Mapping[str, Move],
         own: tuple[nn.Module, ...] = (),
+        rowwise: bool = True,
     ) -> None:
         self._optim = optim
         self._collective = collective
-        self._rows = None if optim.algorithm in WHOLE else EmbeddingRows.of(module)
+        self._rows = EmbeddingRows.of(module) if rowwise and optim.algorithm not in WHOLE else None
         by_rows = module.get_input_embeddings().weight if self._rows else None  # type: ignore[operator]
         named = dict(module.named_parameters())
         self._moving = {name: named[name] for name in moves if named[name] is not by_rows}
