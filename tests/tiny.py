@@ -223,8 +223,8 @@ def without_labels(table: pa.Table) -> pa.Table:
     return table.set_column(table.column_names.index("label"), "label", pa.nulls(len(table), pa.int64()))
 
 
-def dataset(train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: int = 0) -> Dataset:
-    """Three splits without a row in common, text without labels, and rows of another source."""
+def dataset(train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: int = 0, clean: int = 0) -> Dataset:
+    """Three splits without a row in common, text without labels, rows of another source, and clean ones."""
     return Dataset(
         train=rows(train, seed=1, paired=paired),
         selection=rows(30, seed=2, first_id=10_000, paired=paired),
@@ -232,7 +232,8 @@ def dataset(train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: 
         unlabelled=without_labels(rows(unlabelled, seed=4, first_id=30_000, paired=paired)),
         labels=LABELS,
         mixed=(rows(mixed, seed=5, first_id=40_000, paired=paired),) if mixed else (),
-        digest=f"tiny-{train}-{paired}-{unlabelled}-{mixed}",
+        clean=rows(clean, seed=6, first_id=50_000, paired=paired) if clean else None,
+        digest=f"tiny-{train}-{paired}-{unlabelled}-{mixed}-{clean}",
         notes=(),
     )
 

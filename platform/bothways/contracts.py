@@ -24,11 +24,11 @@ NO_LABEL = -100
 class Beside:
     """Rows that an objective reads beside those of the batch, `per_row` for each of them.
 
-    `source`: text that is `unlabelled`, or the `labelled` training rows over again, in an order of their own.
-    `changed`: each of them a second time, as the policy changes it.
+    `source`: text that is `unlabelled`, the `labelled` training rows over again, in an order of their own, or rows that
+    are known to have the right labels (`clean`). `changed`: each of them a second time, as the policy changes it.
     """
 
-    source: Literal["unlabelled", "labelled"] = "unlabelled"
+    source: Literal["unlabelled", "labelled", "clean"] = "unlabelled"
     per_row: int = 1
     changed: bool = False
 
@@ -167,6 +167,19 @@ class Forward(Protocol):
 
     def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
         """Logits without DDP's book-keeping: for gradients with respect to the input, or none, or as a further view."""
+        ...
+
+    def agreement(self, batch: Batch, others: Batch, task: TaskLike, *, head: bool = False) -> Tensor:
+        """How far a step of gradient descent on a row would bring the mean loss of `others`, those of all workers,
+        down: the inner product of the gradients of the row's loss and of that mean, (N,).
+
+        Exact, over all that training moves of the model, or the last linear layer (`head`); without dropout, and
+        without a gradient of its own. Every worker has to call it.
+        """
+        ...
+
+    def vocabulary(self) -> Tensor:
+        """The input embedding of every token, as it stands, (V, H); no gradient reaches it."""
         ...
 
     def layers(self) -> nn.ModuleList:

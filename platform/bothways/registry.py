@@ -132,10 +132,10 @@ TRANSFORMS: Registry[Any] = Registry(
     "bothways.input_side.adapt",
 )
 PREPARATIONS: Registry[Any] = Registry("preparation", "bothways.input_side.prepare")
-OBJECTIVES: Registry[Any] = Registry("objective", "bothways.output_side.objectives")
+OBJECTIVES: Registry[Any] = Registry("objective", "bothways.output_side.objectives", "bothways.joint.objectives")
 TRAINABLES: Registry[Any] = Registry("trainable", "bothways.output_side.trainable")
 TASKS: Registry[Any] = Registry("task", "bothways.tasks")
-WEIGHTINGS: Registry[Any] = Registry("weighting", "bothways.joint")
+WEIGHTINGS: Registry[Any] = Registry("weighting", "bothways.joint.weightings")
 
 FAMILIES: dict[str, Registry[Any]] = {
     r.family: r for r in (TRANSFORMS, PREPARATIONS, OBJECTIVES, WEIGHTINGS, TRAINABLES, TASKS)

@@ -219,9 +219,10 @@ def with_beside(first: Plan, pools: Sequence[tuple[Beside, int, I64]], seed: int
     plans = [first]
     for kind, start, tokens in pools:
         if not len(tokens):
+            way_out = "data.clean_source" if kind.source == "clean" else "data.unlabelled_source"
             raise UserError(
                 f"an objective reads {kind.source} text beside the labelled rows, and the data have none: name some in "
-                "data.unlabelled_source, or give data.splits counts that leave rows over"
+                f"{way_out}" + ("" if kind.source == "clean" else ", or give data.splits counts that leave rows over")
             )
         size = batch_size * kind.per_row
         drawn = seeding.integer(seed, "beside", kind.source, kind.per_row)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
+from bothways.config.domains import CleanSource, Mixed, SampleMixing, refuse_impossible, refuse_nothing_clean
 from bothways.config.domains import Fold as Fold
-from bothways.config.domains import Mixed, SampleMixing, refuse_impossible
 from bothways.config.goals import Goals, check, measures, objectives
 from bothways.config.optim import Optim as Optim
 from bothways.config.search import Search as Search
@@ -155,8 +155,8 @@ class Data(Config):
     than this (count, or share below 1) in one source is an error; fewer go to a quarantine file with their reasons.
     `fold`: train on one fold of a cross-validation; null: on the splits as they are.
     `unlabelled_source`: text of the domain that the model is to serve; its labels are not read. It takes the place of
-    the rows that no split uses. `mix`: labelled rows of other domains, for `input.sample_mixing`. Neither ever has a
-    text of a split.
+    the rows that no split uses. `mix`: labelled rows of other domains, for `input.sample_mixing`. `clean_source`: a few
+    rows whose labels are right, for objectives that judge the others by them. None of these ever has a text of a split.
     """
 
     source: str
@@ -173,6 +173,7 @@ class Data(Config):
     max_bad_rows: Annotated[int | float, Field(ge=0)] = 0.01
     unlabelled_source: str | None = None
     mix: tuple[Mixed, ...] = ()
+    clean_source: CleanSource = None
 
 
 class Model(Config):
@@ -289,6 +290,7 @@ class Experiment(Config):
     @model_validator(mode="after")
     def _has_what_it_mixes(self) -> Experiment:
         refuse_impossible(self.input.sample_mixing, self.data.mix, self.optim.batch_size)
+        refuse_nothing_clean(self.output.beside, self.data.clean_source)
         return self
 
     _task_fits = model_validator(mode="after")(refuse_misfit)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from bothways.config.strict import Config
+from bothways.contracts import Beside
 from bothways.errors import UserError
-from bothways.registry import Choices, Component, Range
+from bothways.registry import Choices, Component, Range, unless
+
+CleanSource = Annotated[str | None, unless(None)]
 
 
 class Fold(Config):
@@ -63,3 +66,9 @@ def refuse_impossible(mixing: SampleMixing, mix: tuple[Mixed, ...], batch_size: 
         raise UserError(f"input.sample_mixing.weight is {mixing.weight}, but data.mix names no source to mix in")
     if mixing.weight and batch_size < 2:
         raise UserError(f"input.sample_mixing.weight is {mixing.weight}, but a batch of one row cannot be shared")
+
+
+def refuse_nothing_clean(beside: Iterable[Beside], clean_source: str | None) -> None:
+    """Raises `UserError` where an objective reads clean rows and there are none."""
+    if clean_source is None and any(kind.source == "clean" for kind in beside):
+        raise UserError("an objective has `rows: clean`: name such rows in data.clean_source, or set `rows: labelled`")

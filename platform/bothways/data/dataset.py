@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from bothways import config
 from bothways.data.checking import Rows, check, describe_rejected, quarantine, refuse_too_many, usable_texts
-from bothways.data.domains import mixed_rows, target_text
+from bothways.data.domains import clean_rows, mixed_rows, target_text
 from bothways.data.duplicates import find, near
 from bothways.data.reading import Columns
 from bothways.data.sources import parts
@@ -36,7 +36,8 @@ class Dataset:
     single texts), label (what `TaskLike.column` makes of it; class numbers are positions in `labels`).
     `unlabelled`: the same columns, without labels, of the same domain and never those of a test row: rows of the source
     of `train` that no split uses, and what the source has without labels; or those of `data.unlabelled_source`.
-    `mixed`: the rows of each source of `data.mix`. `digest`: SHA-256 over all rows of these.
+    `mixed`: the rows of each source of `data.mix`. `clean`: those of `data.clean_source`.
+    `digest`: SHA-256 over all rows of these.
     `notes`: a line for whatever was rejected, dropped or looks odd.
     """
 
@@ -48,11 +49,14 @@ class Dataset:
     notes: tuple[str, ...]
     unlabelled: pa.Table = field(default_factory=lambda: _texts([], paired=False))
     mixed: tuple[pa.Table, ...] = ()
+    clean: pa.Table | None = None
 
     def rows(self, split: str) -> pa.Table:
-        """The rows of a split, of `unlabelled`, or of all sources of `mixed` one after another."""
+        """The rows of a split, of `unlabelled` or `clean`, or of all sources of `mixed` one after another."""
         if split == "mixed":
             return pa.concat_tables([self.train.slice(0, 0), *self.mixed])
+        if split == "clean" and self.clean is None:
+            return self.train.slice(0, 0)
         return getattr(self, split)
 
 
@@ -83,13 +87,15 @@ def load(data: config.Data, quarantine_dir: Path | None = None, task: TaskLike |
         unlabelled, of_target = target_text(data, tables)
         notes += of_target
     mixed, of_mixed = mixed_rows(data, tables, labels) if data.mix else ((), [])
+    clean, of_clean = clean_rows(data, tables, labels, task) if data.clean_source is not None else (None, [])
     whole = Dataset(
         **{role: tables[role] for role in ROLES},
         unlabelled=unlabelled,
         mixed=mixed,
+        clean=clean,
         labels=labels,
-        digest=_digest(tables, unlabelled, labels, mixed),
-        notes=(*notes, *of_mixed, *duplicates, *unused, *_oddities(tables, labels)),
+        digest=_digest(tables, unlabelled, labels, mixed, clean),
+        notes=(*notes, *of_mixed, *of_clean, *duplicates, *unused, *_oddities(tables, labels)),
     )
     return folded(whole, data.fold, data.split_seed) if data.fold else whole
 
@@ -244,7 +250,11 @@ def _texts(rows: list[tuple[str, str]], *, paired: bool) -> pa.Table:
 
 
 def _digest(
-    tables: Mapping[str, pa.Table], unlabelled: pa.Table, labels: tuple[str, ...], mixed: tuple[pa.Table, ...] = ()
+    tables: Mapping[str, pa.Table],
+    unlabelled: pa.Table,
+    labels: tuple[str, ...],
+    mixed: tuple[pa.Table, ...],
+    clean: pa.Table | None,
 ) -> str:
     """No field holds a NUL, so NULs separate fields and rows without ambiguity."""
     digest = hashlib.sha256("\0".join(labels).encode())
@@ -254,8 +264,9 @@ def _digest(
             digest.update("\0".join(map(str, row)).encode() + b"\0\0")
     for text, pair in zip(*(unlabelled[name].to_pylist() for name in ("text", "pair")), strict=True):
         digest.update(f"{text}\0{pair or ''}\0\0".encode())
-    for number, table in enumerate(mixed):
-        digest.update(f"\0\0mixed {number}".encode())
+    others = {f"mixed {number}": table for number, table in enumerate(mixed)}
+    for name, table in (others | ({"clean": clean} if clean is not None else {})).items():
+        digest.update(f"\0\0{name}".encode())
         for row in _rows(table):
             digest.update("\0".join(map(str, row)).encode() + b"\0\0")
     return digest.hexdigest()

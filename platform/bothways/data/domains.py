@@ -1,4 +1,5 @@
-"""Text of other domains: without labels, of the one that a model is to serve; with labels, mixed into training."""
+"""Rows beside the splits: text of the domain that a model is to serve; labelled rows of other domains, mixed into
+training; rows whose labels are known to be right."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from bothways.data.reading import Broken, Columns, Record
 from bothways.data.sources import parts
 from bothways.data.splitting import row_ids
 from bothways.errors import UserError
+from bothways.task_contract import TaskLike
 
 _NO_LABEL = "none"
 _SPLITS = "the splits"
@@ -72,6 +74,23 @@ def mixed_rows(
             raise UserError(f"data.mix: {other.source} has no text that is not in the splits already")
     tables = tuple(_table(rest, labels, paired=data.pair is not None) for rest in kept)
     return tables, [*notes, *([dropped] if dropped else [])]
+
+
+def clean_rows(
+    data: config.Data, splits: Mapping[str, pa.Table], labels: Sequence[str], task: TaskLike
+) -> tuple[pa.Table, list[str]]:
+    """The rows of `data.clean_source`, each once, in the order of the texts, and notes. No text of any split."""
+    source = data.clean_source
+    assert source is not None
+    rows = check(source, parts(source, Columns(data.text, data.pair, data.label))["train"], task, labels)
+    refuse_too_many(rows, data.max_bad_rows, None)
+    (kept,), dropped = _unseen([rows], splits)
+    if not kept:
+        raise UserError(f"data.clean_source {source} has no text that is not in the splits already")
+    table = _table(kept, None, paired=data.pair is not None)
+    column = task.column([label for _, _, label in kept], tuple(labels))
+    table = table.set_column(table.column_names.index("label"), "label", column)
+    return table, [note for note in (describe_rejected(rows, None), dropped) if note]
 
 
 _Row = tuple[str, str, str]

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from bothways import seeding
 from bothways.config import Optim, OutputSide, Term
 from bothways.contracts import Batch, Collective, ObjectiveLike, Outputs, TaskLike
-from bothways.joint import Weigher
+from bothways.joint.weightings import Weigher
 from bothways.output_side.trainable import body, layers
+from bothways.training import agreement
 from bothways.training.optimizer import Optimizer
 
 State = Mapping[str, Any]
@@ -67,7 +68,7 @@ class ModelForward:
         self._collective = collective
 
     def __call__(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
-        return self._logits(self.wrapped, batch, embeddings)
+        return self.through(self.wrapped, batch, embeddings)
 
     def outputs(self, batch: Batch, embeddings: Tensor | None = None) -> Outputs:
         last = last_linear(self.module)
@@ -103,7 +104,21 @@ class ModelForward:
         return looked_up
 
     def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
-        return self._logits(self.module, batch, embeddings)
+        return self.through(self.module, batch, embeddings)
+
+    def agreement(self, batch: Batch, others: Batch, task: TaskLike, *, head: bool = False) -> Tensor:
+        moving = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
+        if head:
+            last = {id(value) for value in last_linear(self.module).parameters()}
+            moving = {name: value for name, value in moving.items() if id(value) in last}
+        slope = agreement.slope(self, others, task, moving, by_rows=not head)
+        if self._collective is not None:
+            slope = slope.mean_over(self._collective)
+        return agreement.along(self, batch, task, slope)
+
+    def vocabulary(self) -> Tensor:
+        found: Tensor = self.module.get_input_embeddings().weight.detach()  # type: ignore[operator]
+        return found
 
     def layers(self) -> nn.ModuleList:
         return layers(self.module)
@@ -111,7 +126,8 @@ class ModelForward:
     def parameters(self) -> Iterator[Tensor]:
         return (value for value in self.module.parameters() if value.requires_grad)
 
-    def _logits(self, module: nn.Module, batch: Batch, embeddings: Tensor | None) -> Tensor:
+    def through(self, module: Callable[..., Any], batch: Batch, embeddings: Tensor | None) -> Tensor:
+        """Logits of `module`, which is called as the model is."""
         inputs = dict(batch.inputs)
         if embeddings is not None:
             del inputs["input_ids"]

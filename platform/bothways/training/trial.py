@@ -166,8 +166,7 @@ class Trial:
         labelled = mixing.plan(experiment, self._dataset, self._lengths, self._classes, self._workspace.remember)
         plan = planning.with_beside(labelled, pools, experiment.seed).share(rank, world)
         steps, rows = plan.row.shape
-        read = ("train", "mixed", "unlabelled") if beside else ("train", "mixed")
-        table = pa.concat_tables([self._dataset.rows(split) for split in read])
+        table = pa.concat_tables([self._dataset.rows(split) for split in self._read()])
         views = plan.steps(start, steps).views(table)
         blocks = self._execute(views, self._encode(self._training_side()))
         for step in batching.regroup(blocks, rows):
@@ -193,9 +192,14 @@ class Trial:
 
     def _pool(self, source: str) -> tuple[int, planning.I64]:
         """Where the rows of a `Beside.source` begin among those of training, and the tokens of each."""
-        if source == "labelled":
-            return 0, self._lengths("train")
-        return self._dataset.train.num_rows + self._dataset.rows("mixed").num_rows, self._lengths("unlabelled")
+        split = "train" if source == "labelled" else source
+        before = self._read()[: self._read().index(split)]
+        return sum(self._dataset.rows(name).num_rows for name in before), self._lengths(split)
+
+    def _read(self) -> tuple[str, ...]:
+        """What the training reads, in the order in which plans number its rows."""
+        sources = {kind.source for kind in self.experiment.output.beside}
+        return ("train", "mixed", *(name for name in ("unlabelled", "clean") if name in sources))
 
     def _training_side(self) -> InputSide | None:
         """The input side for training rows; None when it would change nothing."""
