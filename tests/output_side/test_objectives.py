@@ -46,6 +46,7 @@ ACTIVE: dict[str, list[dict[str, Any]]] = {
         {"method": "vat", "lr": 1.0, "per_row": 2},
     ],
     "learn_to_reweight": [{"strength": 0.6}, {"layers": "head", "rows": "clean", "per_row": 2}],
+    "cycle_consistency": [{"strength": 0.5}, {"rows": "unlabelled", "per_row": 2}],
     "focal": [{"gamma": 2.0}],
     "mixup": [{"a": 1.0}, {"a": 1.0, "layer": 2}],
     "supervised_contrastive": [{"share": 0.7}],

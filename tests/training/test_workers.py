@@ -50,11 +50,12 @@ ARMS: dict[str, dict[str, Any]] = {
         "input": {"sample_mixing": {"weight": 0.3, "weighting": "domain_classifier"}},
         "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "batch_size": 16, "algorithm": "sgd", "lr": 0.05},
     },
-    "reweighted": {
+    "both sides": {
         "output": {
             "objectives": [
                 {"name": "learn_to_reweight", "rows": "clean", "strength": 0.8},
                 {"name": "learn_to_reweight", "layers": "head", "per_row": 2, "weight": 0.5},
+                {"name": "cycle_consistency", "rows": "unlabelled", "per_row": 2},
             ]
         },
         "data": {"clean_source": "made in the test"},
