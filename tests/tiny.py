@@ -223,8 +223,10 @@ def without_labels(table: pa.Table) -> pa.Table:
     return table.set_column(table.column_names.index("label"), "label", pa.nulls(len(table), pa.int64()))
 
 
-def dataset(train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: int = 0, clean: int = 0) -> Dataset:
-    """Three splits without a row in common, text without labels, rows of another source, and clean ones."""
+def dataset(
+    train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: int = 0, clean: int = 0, tasks: int = 0
+) -> Dataset:
+    """Three splits without a row in common, text without labels, rows of another source, clean ones, and two more tasks."""
     return Dataset(
         train=rows(train, seed=1, paired=paired),
         selection=rows(30, seed=2, first_id=10_000, paired=paired),
@@ -233,9 +235,18 @@ def dataset(train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: 
         labels=LABELS,
         mixed=(rows(mixed, seed=5, first_id=40_000, paired=paired),) if mixed else (),
         clean=rows(clean, seed=6, first_id=50_000, paired=paired) if clean else None,
-        digest=f"tiny-{train}-{paired}-{unlabelled}-{mixed}-{clean}",
+        auxiliary=auxiliary(tasks, paired) if tasks else (),
+        auxiliary_classes=(2, 3) if tasks else (),
+        digest=f"tiny-{train}-{paired}-{unlabelled}-{mixed}-{clean}-{tasks}",
         notes=(),
     )
+
+
+def auxiliary(count: int, paired: bool) -> tuple[pa.Table, pa.Table]:
+    """`count` rows of a task of classes 0 and 1, and twice as many of one of 2, 3 and 4: how long a text is."""
+    first = rows(count, seed=7, first_id=60_000, paired=paired)
+    second = rows(2 * count, seed=8, first_id=70_000, paired=paired)
+    return first, labelled(second, lambda text, _: 2 + min(len(text.split()) // 4, 2), pa.int64())
 
 
 def experiment(family: str = "bert", **parts: Any) -> Experiment:

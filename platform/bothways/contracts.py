@@ -24,13 +24,16 @@ NO_LABEL = -100
 class Beside:
     """Rows that an objective reads beside those of the batch, `per_row` for each of them.
 
-    `source`: text that is `unlabelled`, the `labelled` training rows over again, in an order of their own, or rows that
-    are known to have the right labels (`clean`). `changed`: each of them a second time, as the policy changes it.
+    `source`: text that is `unlabelled`, the `labelled` training rows over again, in an order of their own, rows whose
+    labels are known to be right (`clean`), or those of the `auxiliary` tasks, whose classes are numbered through.
+    `changed`: each of them a second time, as the policy changes it. `temperature`: a task of n rows has a part in
+    proportion to n^(1/temperature).
     """
 
-    source: Literal["unlabelled", "labelled", "clean"] = "unlabelled"
+    source: Literal["unlabelled", "labelled", "clean", "auxiliary"] = "unlabelled"
     per_row: int = 1
     changed: bool = False
+    temperature: float = 1.0
 
     @property
     def views(self) -> int:
@@ -230,6 +233,10 @@ class ObjectiveLike(Protocol):
 
     def for_classes(self, counts: Sequence[int]) -> ObjectiveLike:
         """Itself for training rows of which `counts` are of each class, in the order of the label map."""
+        ...
+
+    def for_tasks(self, classes: Sequence[int]) -> ObjectiveLike:
+        """Itself beside auxiliary tasks of so many `classes` each."""
         ...
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss: ...

@@ -2,8 +2,8 @@
 
 Three settings on film reviews (the asset rotten_tomatoes), in each of which all arms see the same labelled rows, number
 of steps and rows of a step:
-- `noise`: 300 labelled rows of which a fifth have the wrong label, 60 others whose labels are right. `plain` learns from
-  the 300; `plain, with the clean rows` also reads those 60 among them; `learn_to_reweight` judges by them.
+- `noise`: 300 labelled rows of which a fifth have the wrong label, and 60 others whose labels are right. `plain` learns
+  from the 300; `plain, with the clean rows` also reads those 60 among them; `learn_to_reweight` judges by them.
 - `few`: 100 labelled rows, and 2,000 without labels. `cycle_consistency` writes rows again from a changed copy of them.
 - `weights`: the same 100 labelled rows and two terms, cross-entropy and R-Drop. `plain` is their weighted sum.
 

@@ -231,7 +231,7 @@ def test_features_learn_what_is_needed_to_write_the_original(tmp_path: Path) -> 
     what = tiny.experiment(
         input={"augment": {"policy": [[{"name": "random_deletion", "p": 0.3}]]}},
         output={"objectives": [{"name": "cycle_consistency", "strength": 1.0}]},
-        optim={"steps": 120, "evaluate_every": 120, "lr": 1e-2},
+        optim={"steps": 150, "evaluate_every": 30, "lr": 1e-2},
     )
     found = {}
     for trainable in ("full", "head"):

@@ -47,6 +47,7 @@ ACTIVE: dict[str, list[dict[str, Any]]] = {
     ],
     "learn_to_reweight": [{"strength": 0.6}, {"layers": "head", "rows": "clean", "per_row": 2}],
     "cycle_consistency": [{"strength": 0.5}, {"rows": "unlabelled", "per_row": 2}],
+    "multitask": [{"classes": [2, 3]}, {"classes": [2], "strength": 0.5, "per_row": 2, "temperature": 2.0}],
     "focal": [{"gamma": 2.0}],
     "mixup": [{"a": 1.0}, {"a": 1.0, "layer": 2}],
     "supervised_contrastive": [{"share": 0.7}],

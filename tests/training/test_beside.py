@@ -19,7 +19,7 @@ from tests import tiny
 
 LENGTHS = np.arange(3, 23)
 UNLABELLED, LABELLED = Beside(per_row=2, changed=True), Beside(source="labelled")
-POOLS = [(UNLABELLED, 20, np.arange(5, 18)), (LABELLED, 0, LENGTHS)]
+POOLS = [planning.Pool(UNLABELLED, 20, np.arange(5, 18)), planning.Pool(LABELLED, 0, LENGTHS)]
 
 
 def plan(steps: int = 13, seed: int = 1) -> planning.Plan:

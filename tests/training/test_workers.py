@@ -56,9 +56,10 @@ ARMS: dict[str, dict[str, Any]] = {
                 {"name": "learn_to_reweight", "rows": "clean", "strength": 0.8},
                 {"name": "learn_to_reweight", "layers": "head", "per_row": 2, "weight": 0.5},
                 {"name": "cycle_consistency", "rows": "unlabelled", "per_row": 2},
+                {"name": "multitask", "temperature": 3.0},
             ]
         },
-        "data": {"clean_source": "made in the test"},
+        "data": {"clean_source": "made in the test", "tasks": [{"source": "made in the test"}]},
         "input": {"augment": {"n_aug": 1, "policy": [[{"name": "random_swap", "p": 0.5}]]}},
         "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "algorithm": "sgd", "lr": 0.05},
     },
@@ -108,7 +109,7 @@ def ddp_worker(rank: int, world: int, spec: str, directory: Path, answers: Any) 
         what = Experiment(**json.loads(spec))
         trial = Trial(
             what,
-            tiny.dataset(mixed=20, clean=15),
+            tiny.dataset(mixed=20, clean=15, tasks=12),
             collective=Gloo(),
             execute=execute,
             workspace=workspace,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -208,16 +209,26 @@ def joined(first: Plan, second: Plan) -> Plan:
     return replace(first, row=row, epoch=epoch, copy=copy)
 
 
-def with_beside(first: Plan, pools: Sequence[tuple[Beside, int, I64]], seed: int) -> Plan:
+class Pool(NamedTuple):
+    """Rows of a `kind`: the position of the first one in the table, the tokens of each (M,), and in what proportion
+    they are drawn, (M,); None: in epochs."""
+
+    kind: Beside
+    start: int
+    tokens: I64
+    weights: F64 | None = None
+
+
+def with_beside(first: Plan, pools: Sequence[Pool], seed: int) -> Plan:
     """`first` with other rows beside those of each step, all in one plan: see `batching.collate_step`.
 
-    `pools`: what is asked for, the position of its first row in the table, and the tokens of each of its rows, (M,).
-    They come in epochs and by length as those of `first` do. A row's changed view is its copy 1 in the same epoch.
+    `pools`: what is asked for. Their rows come by length as those of `first` do. A row's changed view is its copy 1 in
+    the same epoch.
     Raises `UserError` when there are no such rows.
     """
     steps, batch_size = first.row.shape
     plans = [first]
-    for kind, start, tokens in pools:
+    for kind, start, tokens, weights in pools:
         if not len(tokens):
             way_out = "data.clean_source" if kind.source == "clean" else "data.unlabelled_source"
             raise UserError(
@@ -226,7 +237,8 @@ def with_beside(first: Plan, pools: Sequence[tuple[Beside, int, I64]], seed: int
             )
         size = batch_size * kind.per_row
         drawn = seeding.integer(seed, "beside", kind.source, kind.per_row)
-        rows = plan(tokens, Augment(), batch_size=size, steps=steps, seed=drawn)
+        order = Order(weights=weights)
+        rows = plan(tokens, Augment(), batch_size=size, steps=steps, seed=drawn, order=order)
         rows = replace(rows, row=rows.row + start)
         plans += [replace(rows, copy=rows.copy + view) for view in range(kind.views)]
     row, epoch, copy = (np.hstack([getattr(one, name) for one in plans]) for name in ("row", "epoch", "copy"))

@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from bothways.config.domains import CleanSource, Mixed, SampleMixing, refuse_impossible, refuse_nothing_clean
+from bothways.config.domains import (
+    Auxiliaries,
+    CleanSource,
+    Column,
+    Mixed,
+    SampleMixing,
+    refuse_impossible,
+    refuse_nothing_beside,
+)
 from bothways.config.domains import Fold as Fold
+from bothways.config.domains import Splits as Splits
 from bothways.config.goals import Goals, check, measures, objectives
 from bothways.config.optim import Optim as Optim
 from bothways.config.search import Search as Search
@@ -26,7 +35,6 @@ from bothways.task_contract import refuse_misfit, refuse_search
 
 Language = Literal["en", "zh"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Column = str | Annotated[int, Field(ge=0)]
 
 
 if TYPE_CHECKING:
@@ -124,25 +132,6 @@ _Operation = Annotated[Operation, PlainSerializer(lambda o: o.spec())]
 _Term = Annotated[Term, PlainSerializer(lambda t: t.spec())]
 
 
-class Splits(Config):
-    """Rows of each split: a count (int), a share of what the source holds (float below 1), or, for train, the rest.
-
-    Drawn in the order test, selection, train: another size of train leaves the other two as they were. A split that
-    has a source of its own is drawn from that source: a count takes that many of its rows, anything else all of them.
-    """
-
-    train: int | float | None = None
-    selection: int | float = 0.1
-    test: int | float = 0.1
-
-    @field_validator("train", "selection", "test")
-    @classmethod
-    def _some_rows(cls, size: int | float | None) -> int | float | None:
-        if size is None or (isinstance(size, int) and size >= 1) or 0.0 < size < 1.0:
-            return size
-        raise ValueError(f"is {size}: a split is a count of rows (1 or more) or a share (between 0 and 1)")
-
-
 class Data(Config):
     """Where labelled text comes from and how it is divided.
 
@@ -156,7 +145,8 @@ class Data(Config):
     `fold`: train on one fold of a cross-validation; null: on the splits as they are.
     `unlabelled_source`: text of the domain that the model is to serve; its labels are not read. It takes the place of
     the rows that no split uses. `mix`: labelled rows of other domains, for `input.sample_mixing`. `clean_source`: a few
-    rows whose labels are right, for objectives that judge the others by them. None of these ever has a text of a split.
+    rows whose labels are right, for objectives that judge the others by them. `tasks`: rows with labels of their own,
+    for objectives that learn several tasks at once. None of these ever has a text of a split.
     """
 
     source: str
@@ -174,6 +164,7 @@ class Data(Config):
     unlabelled_source: str | None = None
     mix: tuple[Mixed, ...] = ()
     clean_source: CleanSource = None
+    tasks: Auxiliaries = ()
 
 
 class Model(Config):
@@ -259,6 +250,11 @@ class OutputSide(Config):
         terms = [t.model_copy(update={"objective": t.objective.for_classes(counts)}) for t in self.objectives]
         return self.model_copy(update={"objectives": tuple(terms)})
 
+    def for_tasks(self, classes: Sequence[int]) -> OutputSide:
+        """The same beside auxiliary tasks of so many `classes` each."""
+        terms = [t.model_copy(update={"objective": t.objective.for_tasks(classes)}) for t in self.objectives]
+        return self.model_copy(update={"objectives": tuple(terms)})
+
     @property
     def beside(self) -> tuple[Beside, ...]:
         """The rows that they read beside those of a batch, each kind once."""
@@ -290,7 +286,7 @@ class Experiment(Config):
     @model_validator(mode="after")
     def _has_what_it_mixes(self) -> Experiment:
         refuse_impossible(self.input.sample_mixing, self.data.mix, self.optim.batch_size)
-        refuse_nothing_clean(self.output.beside, self.data.clean_source)
+        refuse_nothing_beside(self.output.beside, self.data)
         return self
 
     _task_fits = model_validator(mode="after")(refuse_misfit)

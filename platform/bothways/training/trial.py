@@ -22,7 +22,7 @@ import torch
 from bothways import models, policy, seeding, tokenization, training
 from bothways.batches import batching, mixing, planning
 from bothways.config import Experiment, InputSide, OutputSide
-from bothways.contracts import Batch, Collective, Execute
+from bothways.contracts import Batch, Beside, Collective, Execute
 from bothways.errors import UserError
 from bothways.policy import effects as text_effects
 from bothways.pretraining import preparing
@@ -162,7 +162,7 @@ class Trial:
         """This worker's share of every step from `start` on, on the device."""
         experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
         beside = experiment.output.beside
-        pools = [(kind, *self._pool(kind.source)) for kind in beside]
+        pools = [self._pool(kind) for kind in beside]
         labelled = mixing.plan(experiment, self._dataset, self._lengths, self._classes, self._workspace.remember)
         plan = planning.with_beside(labelled, pools, experiment.seed).share(rank, world)
         steps, rows = plan.row.shape
@@ -185,21 +185,24 @@ class Trial:
 
     def _output_side(self) -> OutputSide:
         """The output side for the training rows as they are."""
-        classes = self._classes()
+        classes, output = self._classes(), self.experiment.output
         if classes is None:
-            return self.experiment.output
-        return self.experiment.output.for_classes(np.bincount(classes, minlength=len(self._dataset.labels)).tolist())
+            return output
+        counts = np.bincount(classes, minlength=len(self._dataset.labels)).tolist()
+        return output.for_classes(counts).for_tasks(self._dataset.auxiliary_classes)
 
-    def _pool(self, source: str) -> tuple[int, planning.I64]:
-        """Where the rows of a `Beside.source` begin among those of training, and the tokens of each."""
-        split = "train" if source == "labelled" else source
+    def _pool(self, kind: Beside) -> planning.Pool:
+        """The rows of a kind among those of training."""
+        split = "train" if kind.source == "labelled" else kind.source
         before = self._read()[: self._read().index(split)]
-        return sum(self._dataset.rows(name).num_rows for name in before), self._lengths(split)
+        start = sum(self._dataset.rows(name).num_rows for name in before)
+        sizes = [table.num_rows for table in self._dataset.auxiliary] if split == "auxiliary" else []
+        return planning.Pool(kind, start, self._lengths(split), mixing.tempered(sizes, kind.temperature))
 
     def _read(self) -> tuple[str, ...]:
         """What the training reads, in the order in which plans number its rows."""
         sources = {kind.source for kind in self.experiment.output.beside}
-        return ("train", "mixed", *(name for name in ("unlabelled", "clean") if name in sources))
+        return ("train", "mixed", *(name for name in ("unlabelled", "clean", "auxiliary") if name in sources))
 
     def _training_side(self) -> InputSide | None:
         """The input side for training rows; None when it would change nothing."""

@@ -118,8 +118,8 @@ def denoising(decoder: nn.Module, vocabulary: Tensor, originals: Batch, left: Te
     """
     if vocabulary.shape[1] != left.shape[1]:
         raise UserError(
-            f"cycle_consistency writes with the model's input embeddings: those have {vocabulary.shape[1]} numbers, its "
-            f"features {left.shape[1]}; take another model"
+            f"cycle_consistency writes with the model's input embeddings: those have {vocabulary.shape[1]} numbers, "
+            f"its features {left.shape[1]}; take another model"
         )
     ids, real = originals.inputs["input_ids"], originals.inputs["attention_mask"].bool()
     read, following = ids[:, :-1], real[:, 1:]
