@@ -226,7 +226,7 @@ def without_labels(table: pa.Table) -> pa.Table:
 def dataset(
     train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: int = 0, clean: int = 0, tasks: int = 0
 ) -> Dataset:
-    """Three splits without a row in common, text without labels, rows of another source, clean ones, and two more tasks."""
+    """Three splits without a row in common, text without labels, rows of another source, clean ones, two more tasks."""
     return Dataset(
         train=rows(train, seed=1, paired=paired),
         selection=rows(30, seed=2, first_id=10_000, paired=paired),
