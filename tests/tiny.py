@@ -225,14 +225,17 @@ def without_labels(table: pa.Table) -> pa.Table:
 
 def judged(count: int) -> tuple[pa.Table, ...]:
     """Rows of feedback in their parts: better answers, worse ones, and what was said with the better ones."""
-    better = rows(count, seed=6, first_id=50_000)
+    better = rows(count, seed=7, first_id=70_000)
     worse = better.set_column(3, "label", pa.array(1 - better["label"].to_numpy(), pa.int64()))
     said = [f"{OTHER[0]} {text}" for text in better["text"].to_pylist()]
     return better, worse, better.set_column(1, "text", pa.array(said, pa.string()))
 
 
-def dataset(train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: int = 0, feedback: int = 0) -> Dataset:
-    """Three splits without a row in common, text without labels, rows of another source, and rows of feedback."""
+def dataset(train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: int = 0, **more: int) -> Dataset:
+    """Three splits without a row in common, text without labels and rows of another source; of `clean` ones, of two
+    more `tasks` and of `feedback` as many as asked for."""
+    clean, tasks, feedback = (more.pop(name, 0) for name in ("clean", "tasks", "feedback"))
+    assert not more
     return Dataset(
         train=rows(train, seed=1, paired=paired),
         selection=rows(30, seed=2, first_id=10_000, paired=paired),
@@ -241,9 +244,19 @@ def dataset(train: int = 40, paired: bool = False, unlabelled: int = 30, mixed: 
         labels=LABELS,
         mixed=(rows(mixed, seed=5, first_id=40_000, paired=paired),) if mixed else (),
         feedback=judged(feedback) if feedback else (),
-        digest=f"tiny-{train}-{paired}-{unlabelled}-{mixed}-{feedback}",
+        clean=rows(clean, seed=6, first_id=50_000, paired=paired) if clean else None,
+        auxiliary=auxiliary(tasks, paired) if tasks else (),
+        auxiliary_classes=(2, 3) if tasks else (),
+        digest=f"tiny-{train}-{paired}-{unlabelled}-{mixed}-{clean}-{tasks}-{feedback}",
         notes=(),
     )
+
+
+def auxiliary(count: int, paired: bool) -> tuple[pa.Table, pa.Table]:
+    """`count` rows of a task of classes 0 and 1, and twice as many of one of 2, 3 and 4: how long a text is."""
+    first = rows(count, seed=7, first_id=60_000, paired=paired)
+    second = rows(2 * count, seed=8, first_id=70_000, paired=paired)
+    return first, labelled(second, lambda text, _: 2 + min(len(text.split()) // 4, 2), pa.int64())
 
 
 def experiment(family: str = "bert", **parts: Any) -> Experiment:

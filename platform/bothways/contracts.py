@@ -30,14 +30,17 @@ FEEDBACK_PARTS: tuple[FeedbackPart, ...] = get_args(FeedbackPart)
 class Beside:
     """Rows that an objective reads beside those of the batch, `per_row` for each of them.
 
-    `source`: text that is `unlabelled`, the `labelled` training rows over again, in an order of their own, or those of
-    `data.feedback`. `changed`: each of them a second time, as the policy changes it. `parts`: of feedback, what stands
-    for a row, one view each; see `FeedbackPart`.
+    `source`: text that is `unlabelled`, the `labelled` training rows over again, in an order of their own, rows whose
+    labels are known to be right (`clean`), those of the `auxiliary` tasks, whose classes are numbered through, or those
+    of `data.feedback`. `changed`: each of them a second time, as the policy changes it. `temperature`: a task of n rows
+    has a part in proportion to n^(1/temperature). `parts`: of feedback, what stands for a row, one view each; see
+    `FeedbackPart`.
     """
 
-    source: Literal["unlabelled", "labelled", "feedback"] = "unlabelled"
+    source: Literal["unlabelled", "labelled", "clean", "auxiliary", "feedback"] = "unlabelled"
     per_row: int = 1
     changed: bool = False
+    temperature: float = 1.0
     parts: tuple[FeedbackPart, ...] = ()
 
     @property
@@ -228,6 +231,19 @@ class Forward(Protocol):
         """What a saved model predicts for each of the answers; for the text with its answer, if it reads pairs."""
         ...
 
+    def agreement(self, batch: Batch, others: Batch, task: TaskLike, *, head: bool = False) -> Tensor:
+        """How far a step of gradient descent on a row would bring the mean loss of `others`, those of all workers,
+        down: the inner product of the gradients of the row's loss and of that mean, (N,).
+
+        Exact, over all that training moves of the model, or the last linear layer (`head`); without dropout, and
+        without a gradient of its own. Every worker has to call it.
+        """
+        ...
+
+    def vocabulary(self) -> Tensor:
+        """The input embedding of every token, as it stands, (V, H); no gradient reaches it."""
+        ...
+
     def layers(self) -> nn.ModuleList:
         """The encoder's layers, first to last."""
         ...
@@ -284,6 +300,10 @@ class ObjectiveLike(Protocol):
 
     def for_classes(self, counts: Sequence[int]) -> ObjectiveLike:
         """Itself for training rows of which `counts` are of each class, in the order of the label map."""
+        ...
+
+    def for_tasks(self, classes: Sequence[int]) -> ObjectiveLike:
+        """Itself beside auxiliary tasks of so many `classes` each."""
         ...
 
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss: ...

@@ -154,11 +154,11 @@ TRANSFORMS: Registry[Any] = Registry(
     "bothways.input_side.adapt",
 )
 PREPARATIONS: Registry[Any] = Registry("preparation", "bothways.input_side.prepare")
-OBJECTIVES: Registry[Any] = Registry("objective", "bothways.output_side.objectives")
+OBJECTIVES: Registry[Any] = Registry("objective", "bothways.output_side.objectives", "bothways.joint.objectives")
 TRAINABLES: Registry[Any] = Registry("trainable", "bothways.output_side.trainable")
 TASKS: Registry[Any] = Registry("task", "bothways.tasks")
 REWARDS: Registry[Any] = Registry("reward", "bothways.output_side.rewards")
-WEIGHTINGS: Registry[Any] = Registry("weighting", "bothways.joint")
+WEIGHTINGS: Registry[Any] = Registry("weighting", "bothways.joint.weightings")
 META: Registry[Any] = Registry("meta-learner", "bothways.joint.meta")
 
 FAMILIES: dict[str, Registry[Any]] = {

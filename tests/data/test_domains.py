@@ -1,4 +1,4 @@
-"""Text of other domains: unlabelled text of the target, labelled rows to mix in, and nothing of a split in either."""
+"""Text of other domains: text of the target, labelled rows to mix in, clean rows; nothing of a split in any."""
 
 from __future__ import annotations
 
@@ -107,3 +107,23 @@ def test_rows_to_mix_in_have_our_labels_and_no_text_of_a_split(films: str, tmp_p
     assert again.digest == found.digest  # what is in a file counts, not where in it
     with pytest.raises(UserError, match=r"rows labelled great, poor, .* has bad, good: say under `labels`"):
         load(data.model_copy(update={"mix": [data.mix[0].model_copy(update={"labels": {}})]}))
+
+
+def test_clean_rows_have_our_labels_for_any_task_and_no_text_of_a_split(films: str, tmp_path: Path) -> None:
+    plain = load(Data(source=films, splits=SPLITS))
+    rows = [{"text": f"clean {n}", "label": "good" if n % 2 else "bad"} for n in range(6)]
+    rows += [{"text": part["text"][0].as_py(), "label": "good"} for part in (plain.train, plain.selection, plain.test)]
+    data = Data(source=films, splits=SPLITS, clean_source=write(tmp_path / "clean.parquet", rows))
+    found = load(data)
+    assert found.clean is not None and found.clean.schema == plain.train.schema
+    assert found.clean["text"].to_pylist() == [f"clean {n}" for n in range(6)]
+    assert found.clean["label"].to_pylist() == [0, 1, 0, 1, 0, 1]
+    assert found.train.equals(plain.train) and found.digest != plain.digest
+    assert plain.clean is None and plain.rows("clean").num_rows == 0
+    other = write(tmp_path / "other.parquet", [{"text": "clean 0", "label": "strange"}])
+    with pytest.raises(UserError, match="unknown label 'strange'"):
+        load(data.model_copy(update={"clean_source": other}))
+    numbers = write(tmp_path / "numbers.parquet", [{"text": f"film {n}", "label": n / 7} for n in range(40)])
+    scored = Data(source=numbers, splits=SPLITS, clean_source=numbers)
+    regression = load(scored, task=TASKS.build("regression"))
+    assert regression.clean is not None and regression.clean.num_rows == 16

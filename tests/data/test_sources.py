@@ -60,8 +60,8 @@ def test_unlabelled_text_is_part_of_what_a_dataset_is() -> None:
     tables = {"train": dataset.train, "selection": dataset.selection, "test": dataset.test}
     extra = pa.table({"text": ["one more"], "pair": pa.nulls(1, pa.string())})
     assert dataset.unlabelled.num_rows == 0
-    assert _digest(tables, dataset.unlabelled, dataset.labels) == dataset.digest
-    assert _digest(tables, extra, dataset.labels) != dataset.digest
+    assert _digest(tables, dataset.unlabelled, dataset.labels, {}) == dataset.digest
+    assert _digest(tables, extra, dataset.labels, {}) != dataset.digest
 
 
 def test_reuters_r8_keeps_its_own_test_split() -> None:

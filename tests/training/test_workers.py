@@ -50,6 +50,19 @@ ARMS: dict[str, dict[str, Any]] = {
         "input": {"sample_mixing": {"weight": 0.3, "weighting": "domain_classifier"}},
         "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "batch_size": 16, "algorithm": "sgd", "lr": 0.05},
     },
+    "both sides": {
+        "output": {
+            "objectives": [
+                {"name": "learn_to_reweight", "rows": "clean", "strength": 0.8},
+                {"name": "learn_to_reweight", "layers": "head", "per_row": 2, "weight": 0.5},
+                {"name": "cycle_consistency", "rows": "unlabelled", "per_row": 2},
+                {"name": "multitask", "temperature": 3.0},
+            ]
+        },
+        "data": {"clean_source": "made in the test", "tasks": [{"source": "made in the test"}]},
+        "input": {"augment": {"n_aug": 1, "policy": [[{"name": "random_swap", "p": 0.5}]]}},
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2, "algorithm": "sgd", "lr": 0.05},
+    },
     "perturbed": {
         "output": {
             "objectives": [
@@ -106,7 +119,7 @@ def ddp_worker(rank: int, world: int, spec: str, directory: Path, answers: Any) 
         what = Experiment(**json.loads(spec))
         trial = Trial(
             what,
-            tiny.dataset(mixed=20, feedback=12),
+            tiny.dataset(mixed=20, clean=15, tasks=12, feedback=12),
             collective=Gloo(),
             execute=execute,
             workspace=workspace,

@@ -82,10 +82,15 @@ def weights(mixing: SampleMixing, sizes: Sequence[int], odds: F64 | None) -> F64
 
     `odds` (N,): of every row's being of our own domain, within its source; None: all alike.
     """
-    if mixing.temperature == 1 and odds is None:
+    return tempered(sizes, mixing.temperature, odds)
+
+
+def tempered(sizes: Sequence[int], temperature: float, odds: F64 | None = None) -> F64 | None:
+    """The same for a temperature; see `SampleMixing`."""
+    if temperature == 1 and odds is None:
         return None
     n = np.array(sizes, np.float64)
-    part = n ** (1 / mixing.temperature)
+    part = n ** (1 / temperature)
     within = np.ones(sum(sizes)) if odds is None else odds
     source = np.repeat(np.arange(len(sizes)), sizes)
     return np.asarray(part[source] * within / np.bincount(source, weights=within)[source])

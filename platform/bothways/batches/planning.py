@@ -210,31 +210,34 @@ def joined(first: Plan, second: Plan) -> Plan:
 
 
 class Pool(NamedTuple):
-    """The M rows that a kind of rows beside a batch is drawn from: the `tokens` of each, (M,), and where in the table
-    the first of them stands in each view (`starts`)."""
+    """The M rows that a `kind` of rows beside a batch is drawn from: where in the table the first of them stands in
+    each view (`starts`), the `tokens` of each, (M,), and in what proportion they are drawn, (M,); None: in epochs."""
 
     kind: Beside
     starts: Sequence[int]
     tokens: I64
+    weights: F64 | None = None
 
 
 def with_beside(first: Plan, pools: Sequence[Pool], seed: int) -> Plan:
     """`first` with other rows beside those of each step, all in one plan: see `batching.collate_step`.
 
-    They come in epochs and by length as those of `first` do. A row's changed view is its copy 1 in the same epoch.
+    They come by length, as those of `first` do. A row's changed view is its copy 1 in the same epoch.
     Raises `UserError` when there are no such rows.
     """
     steps, batch_size = first.row.shape
     plans = [first]
-    for kind, starts, tokens in pools:
+    for kind, starts, tokens, weights in pools:
         if not len(tokens):
+            way_out = "data.clean_source" if kind.source == "clean" else "data.unlabelled_source"
             raise UserError(
                 f"an objective reads {kind.source} text beside the labelled rows, and the data have none: name some in "
-                "data.unlabelled_source, or give data.splits counts that leave rows over"
+                f"{way_out}" + ("" if kind.source == "clean" else ", or give data.splits counts that leave rows over")
             )
         size = batch_size * kind.per_row
         drawn = seeding.integer(seed, "beside", kind.source, kind.per_row)
-        rows = plan(tokens, Augment(), batch_size=size, steps=steps, seed=drawn)
+        order = Order(weights=weights)
+        rows = plan(tokens, Augment(), batch_size=size, steps=steps, seed=drawn, order=order)
         plans += [
             replace(rows, row=rows.row + start, copy=rows.copy + view * kind.changed)
             for view, start in enumerate(starts)

@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, field_validator, model_validator
 
-from bothways.config.domains import Column, Feedback, Mixed, SampleMixing, refuse_impossible
+from bothways.config.domains import (
+    Auxiliaries,
+    CleanSource,
+    Column,
+    Feedback,
+    Mixed,
+    SampleMixing,
+    refuse_impossible,
+    refuse_nothing_beside,
+)
 from bothways.config.domains import Fold as Fold
+from bothways.config.domains import Splits as Splits
 from bothways.config.few_shot import MaybeFewShot
 from bothways.config.goals import Goals, check, measures, objectives
 from bothways.config.optim import Optim as Optim
@@ -110,25 +120,6 @@ _Operation = Annotated[Operation, PlainSerializer(lambda o: o.spec())]
 _Term = Annotated[Term, PlainSerializer(lambda t: t.spec())]
 
 
-class Splits(Config):
-    """Rows of each split: a count (int), a share of what the source holds (float below 1), or, for train, the rest.
-
-    Drawn in the order test, selection, train: another size of train leaves the other two as they were. A split that
-    has a source of its own is drawn from that source: a count takes that many of its rows, anything else all of them.
-    """
-
-    train: int | float | None = None
-    selection: int | float = 0.1
-    test: int | float = 0.1
-
-    @field_validator("train", "selection", "test")
-    @classmethod
-    def _some_rows(cls, size: int | float | None) -> int | float | None:
-        if size is None or (isinstance(size, int) and size >= 1) or 0.0 < size < 1.0:
-            return size
-        raise ValueError(f"is {size}: a split is a count of rows (1 or more) or a share (between 0 and 1)")
-
-
 class Data(Config):
     """Where labelled text comes from and how it is divided.
 
@@ -141,8 +132,10 @@ class Data(Config):
     than this (count, or share below 1) in one source is an error; fewer go to a quarantine file with their reasons.
     `fold`: train on one fold of a cross-validation; null: on the splits as they are.
     `unlabelled_source`: text of the domain that the model is to serve; its labels are not read. It takes the place of
-    the rows that no split uses. `mix`: labelled rows of other domains, for `input.sample_mixing`. Neither ever has a
-    text of a split. `feedback`: what was said of answers, for objectives that learn from it.
+    the rows that no split uses. `mix`: labelled rows of other domains, for `input.sample_mixing`. `feedback`: what was
+    said of answers, for objectives that learn from it. `clean_source`: a few rows whose labels are right, for
+    objectives that judge the others by them. `tasks`: rows with labels of their own, for objectives that learn several
+    tasks at once. None of these ever has a text of a split; feedback may be on texts of training rows.
     """
 
     source: str
@@ -160,6 +153,8 @@ class Data(Config):
     unlabelled_source: str | None = None
     mix: tuple[Mixed, ...] = ()
     feedback: Annotated[Feedback | None, unless(None)] = None
+    clean_source: CleanSource = None
+    tasks: Auxiliaries = ()
 
 
 class Model(Config):
@@ -245,6 +240,11 @@ class OutputSide(Config):
         terms = [t.model_copy(update={"objective": t.objective.for_classes(counts)}) for t in self.objectives]
         return self.model_copy(update={"objectives": tuple(terms)})
 
+    def for_tasks(self, classes: Sequence[int]) -> OutputSide:
+        """The same beside auxiliary tasks of so many `classes` each."""
+        terms = [t.model_copy(update={"objective": t.objective.for_tasks(classes)}) for t in self.objectives]
+        return self.model_copy(update={"objectives": tuple(terms)})
+
     @property
     def beside(self) -> tuple[Beside, ...]:
         """The rows that they read beside those of a batch, each kind once."""
@@ -276,6 +276,7 @@ class Experiment(Config):
     @model_validator(mode="after")
     def _has_what_it_mixes(self) -> Experiment:
         refuse_impossible(self.input.sample_mixing, self.data.mix, self.optim.batch_size)
+        refuse_nothing_beside(self.output.beside, self.data)
         return self
 
     _task_fits = model_validator(mode="after")(refuse_misfit)

@@ -1,15 +1,40 @@
-"""Parts of `config.Data` and `config.InputSide`: folds, and what of other domains an experiment takes in."""
+"""Parts of `config.Data` and `config.InputSide`: splits, folds, and what of other domains an experiment takes in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bothways.config.strict import Config
+from bothways.contracts import Beside
 from bothways.errors import UserError
-from bothways.registry import Choices, Component, Range
+from bothways.registry import Choices, Component, Range, unless
+
+if TYPE_CHECKING:
+    from bothways.config import Data
+
+Column = str | Annotated[int, Field(ge=0)]
+
+
+class Splits(Config):
+    """Rows of each split: a count (int), a share of what the source holds (float below 1), or, for train, the rest.
+
+    Drawn in the order test, selection, train: another size of train leaves the other two as they were. A split that
+    has a source of its own is drawn from that source: a count takes that many of its rows, anything else all of them.
+    """
+
+    train: int | float | None = None
+    selection: int | float = 0.1
+    test: int | float = 0.1
+
+    @field_validator("train", "selection", "test")
+    @classmethod
+    def _some_rows(cls, size: int | float | None) -> int | float | None:
+        if size is None or (isinstance(size, int) and size >= 1) or 0.0 < size < 1.0:
+            return size
+        raise ValueError(f"is {size}: a split is a count of rows (1 or more) or a share (between 0 and 1)")
 
 
 class Fold(Config):
@@ -36,9 +61,6 @@ class Mixed(Config):
 
     source: str
     labels: dict[str, str] = Field(default_factory=dict)
-
-
-Column = str | Annotated[int, Field(ge=0)]
 
 
 class Feedback(Config):
@@ -74,9 +96,40 @@ class SampleMixing(Component):
     weighting: Annotated[Literal["uniform", "domain_classifier"], Choices("uniform", "domain_classifier")] = "uniform"
 
 
+class Auxiliary(Config):
+    """Labelled rows of another classification, with labels of its own, for objectives that learn several at once.
+
+    `source`, `text`, `pair`, `label`: as in `Data`; of an asset or hub dataset with splits, its training rows.
+    """
+
+    source: str
+    text: Column = "text"
+    pair: Column | None = None
+    label: Column = "label"
+
+
+CleanSource = Annotated[str | None, unless(None)]
+Auxiliaries = Annotated[tuple[Auxiliary, ...], unless(())]
+
+
 def refuse_impossible(mixing: SampleMixing, mix: tuple[Mixed, ...], batch_size: int) -> None:
     """Raises `UserError` where there is nothing to mix, or no room for it."""
     if mixing.weight and not mix:
         raise UserError(f"input.sample_mixing.weight is {mixing.weight}, but data.mix names no source to mix in")
     if mixing.weight and batch_size < 2:
         raise UserError(f"input.sample_mixing.weight is {mixing.weight}, but a batch of one row cannot be shared")
+
+
+def refuse_nothing_beside(beside: Iterable[Beside], data: Data) -> None:
+    """Raises `UserError` where an objective reads rows that the data do not name, or that are not like ours."""
+    sources = {kind.source for kind in beside}
+    if "clean" in sources and data.clean_source is None:
+        raise UserError("an objective has `rows: clean`: name such rows in data.clean_source, or set `rows: labelled`")
+    if "auxiliary" in sources and not data.tasks:
+        raise UserError("an objective learns several tasks at once: name the labelled rows of the others in data.tasks")
+    for other in data.tasks:
+        if (other.pair is None) != (data.pair is None):
+            ours, theirs = ("single texts", "pairs") if data.pair is None else ("pairs", "single texts")
+            raise UserError(
+                f"data.tasks: {other.source} has {theirs}, data.source {ours}: a model reads one or the other"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from bothways import config
 from bothways.data.checking import Rows, check, describe_rejected, quarantine, refuse_too_many, usable_texts
-from bothways.data.domains import mixed_rows, target_text
+from bothways.data.domains import MAX_LABELS, auxiliary_rows, clean_rows, mixed_rows, target_text
 from bothways.data.duplicates import find, near
 from bothways.data.feedback import feedback_rows
 from bothways.data.reading import Columns
@@ -26,7 +26,6 @@ from bothways.seeding import keys
 from bothways.task_contract import TaskLike
 
 ROLES = ("train", "selection", "test")
-_MAX_LABELS = 1000  # more, and the label column is some other column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +36,9 @@ class Dataset:
     single texts), label (what `TaskLike.column` makes of it; class numbers are positions in `labels`).
     `unlabelled`: the same columns, without labels, of the same domain and never those of a test row: rows of the source
     of `train` that no split uses, and what the source has without labels; or those of `data.unlabelled_source`.
-    `mixed`: the rows of each source of `data.mix`. `feedback`: those of `data.feedback`, as each of
-    `contracts.FEEDBACK_PARTS`. `digest`: SHA-256 over all rows of these.
+    `mixed`: the rows of each source of `data.mix`. `clean`: those of `data.clean_source`. `feedback`: those of
+    `data.feedback`, as each of `contracts.FEEDBACK_PARTS`. `auxiliary`: those of each of `data.tasks`, their classes
+    numbered through; it has so many (`auxiliary_classes`). `digest`: SHA-256 over all rows of these.
     `notes`: a line for whatever was rejected, dropped or looks odd.
     """
 
@@ -51,11 +51,21 @@ class Dataset:
     unlabelled: pa.Table = field(default_factory=lambda: _texts([], paired=False))
     mixed: tuple[pa.Table, ...] = ()
     feedback: tuple[pa.Table, ...] = ()
+    clean: pa.Table | None = None
+    auxiliary: tuple[pa.Table, ...] = ()
+    auxiliary_classes: tuple[int, ...] = ()
 
     def rows(self, split: str) -> pa.Table:
-        """The rows of a split, of `unlabelled`, or of all tables of `mixed` or `feedback` one after another."""
-        if split in ("mixed", "feedback"):
-            return pa.concat_tables([self.train.slice(0, 0), *getattr(self, split)])
+        """The rows of a split, of `unlabelled` or `clean`, or of all tables of `mixed`, `auxiliary` or `feedback` one
+        after another."""
+        several = {
+            "mixed": self.mixed,
+            "auxiliary": self.auxiliary,
+            "clean": () if self.clean is None else (self.clean,),
+            "feedback": self.feedback,
+        }
+        if split in several:
+            return pa.concat_tables([self.train.slice(0, 0), *several[split]])
         return getattr(self, split)
 
 
@@ -87,14 +97,26 @@ def load(data: config.Data, quarantine_dir: Path | None = None, task: TaskLike |
         notes += of_target
     mixed, of_mixed = mixed_rows(data, tables, labels) if data.mix else ((), [])
     judged, of_feedback = feedback_rows(data, tables, task, labels) if data.feedback else ((), [])
+    clean, of_clean = clean_rows(data, tables, labels, task) if data.clean_source is not None else (None, [])
+    auxiliary, auxiliary_classes, of_tasks = auxiliary_rows(data, tables) if data.tasks else ((), (), [])
+    others = {f"mixed {number}": table for number, table in enumerate(mixed)}
+    others |= {"clean": clean} if clean is not None else {}
+    others |= {f"task {number}": table for number, table in enumerate(auxiliary)}
+    others |= {f"feedback {number}": table for number, table in enumerate(judged)}
     whole = Dataset(
         **{role: tables[role] for role in ROLES},
         unlabelled=unlabelled,
         mixed=mixed,
         feedback=judged,
+        clean=clean,
+        auxiliary=auxiliary,
+        auxiliary_classes=auxiliary_classes,
         labels=labels,
-        digest=_digest(tables, unlabelled, labels, {"mixed": mixed, "feedback": judged}),
-        notes=(*notes, *of_mixed, *of_feedback, *duplicates, *unused, *_oddities(tables, labels)),
+        digest=_digest(tables, unlabelled, labels, others),
+        notes=(
+            *(*notes, *of_mixed, *of_clean, *of_tasks, *of_feedback),
+            *(*duplicates, *unused, *_oddities(tables, labels)),
+        ),
     )
     return folded(whole, data.fold, data.split_seed) if data.fold else whole
 
@@ -173,11 +195,11 @@ def _labels(rows: Rows, data: config.Data, task: TaskLike) -> tuple[str, ...]:
         raise UserError(
             f"{rows.source}: {held} in {len(rows.texts)} usable rows; at least {task.fewest_classes} labels are needed"
         )
-    if len(labels) > _MAX_LABELS:
+    if len(labels) > MAX_LABELS:
         shown = ", ".join(repr(label[:20]) for label in labels[:3])
         raise UserError(
             f"{rows.source}: column {data.label!r} has {len(labels):,} different labels ({shown}, …); "
-            f"at most {_MAX_LABELS:,} are taken for classes: is data.label the right column?"
+            f"at most {MAX_LABELS:,} are taken for classes: is data.label the right column?"
         )
     return tuple(labels)
 
@@ -252,7 +274,7 @@ def _digest(
     tables: Mapping[str, pa.Table],
     unlabelled: pa.Table,
     labels: tuple[str, ...],
-    others: Mapping[str, Sequence[pa.Table]] | None = None,
+    others: Mapping[str, pa.Table],
 ) -> str:
     """No field holds a NUL, so NULs separate fields and rows without ambiguity."""
     digest = hashlib.sha256("\0".join(labels).encode())
@@ -262,8 +284,8 @@ def _digest(
             digest.update("\0".join(map(str, row)).encode() + b"\0\0")
     for text, pair in zip(*(unlabelled[name].to_pylist() for name in ("text", "pair")), strict=True):
         digest.update(f"{text}\0{pair or ''}\0\0".encode())
-    for name, number, table in ((name, *each) for name, of in (others or {}).items() for each in enumerate(of)):
-        digest.update(f"\0\0{name} {number}".encode())
+    for name, table in others.items():
+        digest.update(f"\0\0{name}".encode())
         for row in _rows(table):
             digest.update("\0".join(map(str, row)).encode() + b"\0\0")
     return digest.hexdigest()

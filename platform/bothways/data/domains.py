@@ -1,10 +1,12 @@
-"""Text of other domains: without labels, of the one that a model is to serve; with labels, mixed into training."""
+"""Rows beside the splits: text of the domain that a model is to serve; labelled rows of other domains, mixed into
+training; rows whose labels are known to be right; rows of other tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bothways import config
 from bothways.data.checking import Rows, check, describe_rejected, refuse_too_many
@@ -13,7 +15,10 @@ from bothways.data.reading import Broken, Columns, Record
 from bothways.data.sources import parts
 from bothways.data.splitting import row_ids
 from bothways.errors import UserError
+from bothways.task_contract import TaskLike
 
+MAX_LABELS = 1000
+"""More, and the label column is some other column."""
 _NO_LABEL = "none"
 _SPLITS = "the splits"
 
@@ -72,6 +77,54 @@ def mixed_rows(
             raise UserError(f"data.mix: {other.source} has no text that is not in the splits already")
     tables = tuple(_table(rest, labels, paired=data.pair is not None) for rest in kept)
     return tables, [*notes, *([dropped] if dropped else [])]
+
+
+def clean_rows(
+    data: config.Data, splits: Mapping[str, pa.Table], labels: Sequence[str], task: TaskLike
+) -> tuple[pa.Table, list[str]]:
+    """The rows of `data.clean_source`, each once, in the order of the texts, and notes. No text of any split."""
+    source = data.clean_source
+    assert source is not None
+    rows = check(source, parts(source, Columns(data.text, data.pair, data.label))["train"], task, labels)
+    refuse_too_many(rows, data.max_bad_rows, None)
+    (kept,), dropped = _unseen([rows], splits)
+    if not kept:
+        raise UserError(f"data.clean_source {source} has no text that is not in the splits already")
+    table = _table(kept, None, paired=data.pair is not None)
+    column = task.column([label for _, _, label in kept], tuple(labels))
+    table = table.set_column(table.column_names.index("label"), "label", column)
+    return table, [note for note in (describe_rejected(rows, None), dropped) if note]
+
+
+def auxiliary_rows(
+    data: config.Data, splits: Mapping[str, pa.Table]
+) -> tuple[tuple[pa.Table, ...], tuple[int, ...], list[str]]:
+    """The rows of each of `data.tasks`, each once, in the order of the texts; how many classes each has; notes. No text
+    of any split. Class numbers go on from one task to the next, so that a label says of which it is.
+
+    Raises `UserError` for a task of fewer than two classes, and where our own rows have not one class each.
+    """
+    if not pa.types.is_integer(splits["train"]["label"].type):
+        raise UserError("data.tasks are classifications, and go with one: the labels of this task are others")
+    tables: list[pa.Table] = []
+    classes: list[int] = []
+    notes: list[str | None] = []
+    for other in data.tasks:
+        rows = check(other.source, parts(other.source, Columns(other.text, other.pair, other.label))["train"])
+        refuse_too_many(rows, data.max_bad_rows, None)
+        (kept,), dropped = _unseen([rows], splits)  # two tasks may ask different things of one text
+        labels = sorted({label for _, _, label in kept})
+        if not 2 <= len(labels) <= MAX_LABELS:
+            raise UserError(
+                f"data.tasks: {other.source} has {len(labels):,} different labels in {len(kept):,} rows that are not "
+                f"in the splits; a task has 2 to {MAX_LABELS:,}: is {other.label!r} the right column?"
+            )
+        table = _table(kept, labels, paired=data.pair is not None)
+        at = table.column_names.index("label")
+        tables.append(table.set_column(at, "label", pc.add(table["label"], sum(classes))))
+        classes.append(len(labels))
+        notes += [describe_rejected(rows, None), dropped]
+    return tuple(tables), tuple(classes), [note for note in notes if note]
 
 
 _Row = tuple[str, str, str]

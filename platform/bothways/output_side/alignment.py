@@ -51,7 +51,7 @@ class Alignment(Objective):
         both = batch.join(target)
         found = forward.outputs(both, self.embeddings(forward, both, len(batch)))
         hard = task.row_losses(found.logits[: len(batch)], batch).mean()
-        of_source, of_target = _of_rows(found.features, both).tensor_split([len(batch)])
+        of_source, of_target = of_rows(found.features, both).tensor_split([len(batch)])
         term, parts = self.align(forward, of_source, of_target, batch.progress)
         return Loss(total=hard + term, parts={"supervised": hard.detach(), **parts})
 
@@ -66,7 +66,7 @@ class Alignment(Objective):
         """The weighted term for features (N, H) and (M, H), and its parts."""
 
 
-def _of_rows(features: Tensor, batch: Batch) -> Tensor:
+def of_rows(features: Tensor, batch: Batch) -> Tensor:
     """Features of each row, (N, H): those of tokens (N, T, H) as their mean."""
     if features.dim() == 2:
         return features

@@ -192,6 +192,6 @@ def vocabulary(experiment: Experiment, dataset: Dataset) -> Vocabulary | None:
     """What is kept of the model's vocabulary; None for all of it. The same for every fold of the data."""
     if experiment.model.vocabulary == "whole":
         return None
-    tables = (dataset.train, dataset.selection, dataset.unlabelled, *dataset.mixed)
-    columns = [table[name] for table in tables for name in ("text", "pair")]
+    read = ("train", "selection", "unlabelled", "mixed", "clean", "auxiliary")
+    columns = [dataset.rows(part)[name] for part in read for name in ("text", "pair")]
     return used(tokenizer(str(assets.resolve(experiment.model.source))).backend_tokenizer, columns)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bothways import seeding
 from bothways.config import Optim, OutputSide, Term
 from bothways.contracts import Batch, Collective, TaskLike
-from bothways.joint import Weigher
+from bothways.joint.weightings import Weigher
 from bothways.output_side.trainable import body
 from bothways.training.forward import ModelForward as ModelForward
 from bothways.training.forward import Own, SpeakerLike, last_linear

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bothways.contracts import Batch, Collective, Drawn, ObjectiveLike, Outputs, Said, Teacher
+from bothways.contracts import Batch, Collective, Drawn, ObjectiveLike, Outputs, Said, TaskLike, Teacher
 from bothways.output_side.trainable import layers
 from bothways.task_contract import Prediction
+from bothways.training import agreement
 
 Own = dict[ObjectiveLike, nn.Module]
 
@@ -54,12 +55,12 @@ class ModelForward:
         self._speaker = speaker
 
     def __call__(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
-        return self._logits(self.wrapped, batch, embeddings)
+        return self.through(self.wrapped, batch, embeddings)
 
     @torch.no_grad()
     def reference(self, batch: Batch) -> Tensor:
         assert self._start is not None
-        return self._logits(self._start, batch, None)
+        return self.through(self._start, batch, None)
 
     @torch.no_grad()
     def draw(self, batch: Batch, count: int, temperature: float = 1.0) -> Drawn:
@@ -109,7 +110,21 @@ class ModelForward:
         return looked_up
 
     def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
-        return self._logits(self.module, batch, embeddings)
+        return self.through(self.module, batch, embeddings)
+
+    def agreement(self, batch: Batch, others: Batch, task: TaskLike, *, head: bool = False) -> Tensor:
+        moving = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
+        if head:
+            last = {id(value) for value in last_linear(self.module).parameters()}
+            moving = {name: value for name, value in moving.items() if id(value) in last}
+        slope = agreement.slope(self, others, task, moving, by_rows=not head)
+        if self._collective is not None:
+            slope = slope.mean_over(self._collective)
+        return agreement.along(self, batch, task, slope)
+
+    def vocabulary(self) -> Tensor:
+        found: Tensor = self.module.get_input_embeddings().weight.detach()  # type: ignore[operator]
+        return found
 
     def layers(self) -> nn.ModuleList:
         return layers(self.module)
@@ -117,7 +132,8 @@ class ModelForward:
     def parameters(self) -> Iterator[Tensor]:
         return (value for value in self.module.parameters() if value.requires_grad)
 
-    def _logits(self, module: nn.Module, batch: Batch, embeddings: Tensor | None) -> Tensor:
+    def through(self, module: Callable[..., Any], batch: Batch, embeddings: Tensor | None) -> Tensor:
+        """Logits of `module`, which is called as the model is."""
         inputs = dict(batch.inputs)
         if embeddings is not None:
             del inputs["input_ids"]

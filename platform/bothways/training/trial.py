@@ -162,14 +162,12 @@ class Trial:
         """This worker's share of every step from `start` on, on the device."""
         experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
         beside = experiment.output.beside
-        sources = {kind.source for kind in beside}
-        read = ["train", "mixed", *(split for split in ("unlabelled", "feedback") if split in sources)]
-        tables = {split: self._dataset.rows(split) for split in read}
-        pools = [self._pool(kind, tables) for kind in beside]
+        pools = [self._pool(kind) for kind in beside]
         labelled = mixing.plan(experiment, self._dataset, self._lengths, self._classes, self._workspace.remember)
         plan = planning.with_beside(labelled, pools, experiment.seed).share(rank, world)
         steps, rows = plan.row.shape
-        views = plan.steps(start, steps).views(pa.concat_tables(list(tables.values())))
+        table = pa.concat_tables([self._dataset.rows(split) for split in self._read()])
+        views = plan.steps(start, steps).views(table)
         blocks = self._execute(views, self._encode(self._training_side()))
         for step in batching.regroup(blocks, rows):
             batch = batching.collate_step(step, self._bundle.pad_id, beside).to(self._workspace.device)
@@ -187,21 +185,29 @@ class Trial:
 
     def _output_side(self) -> OutputSide:
         """The output side for the training rows as they are."""
-        classes = self._classes()
+        classes, output = self._classes(), self.experiment.output
         if classes is None:
-            return self.experiment.output
-        return self.experiment.output.for_classes(np.bincount(classes, minlength=len(self._dataset.labels)).tolist())
+            return output
+        counts = np.bincount(classes, minlength=len(self._dataset.labels)).tolist()
+        return output.for_classes(counts).for_tasks(self._dataset.auxiliary_classes)
 
-    def _pool(self, kind: Beside, tables: Mapping[str, pa.Table]) -> planning.Pool:
-        """The rows that a kind of rows beside the batch is drawn from; they stand in `tables`, one after another."""
+    def _pool(self, kind: Beside) -> planning.Pool:
+        """The rows of a kind among those of training."""
         split = "train" if kind.source == "labelled" else kind.source
-        before = list(tables)[: list(tables).index(split)]
-        start, tokens = sum(tables[name].num_rows for name in before), self._lengths(split)
-        if not kind.parts:
-            return planning.Pool(kind, (start,) * kind.views, tokens)
-        rows = len(tokens) // len(FEEDBACK_PARTS)
-        first = {part: number * rows for number, part in enumerate(FEEDBACK_PARTS)}
-        return planning.Pool(kind, [start + first[part] for part in kind.parts], tokens[:rows])
+        before = self._read()[: self._read().index(split)]
+        start, tokens = sum(self._dataset.rows(name).num_rows for name in before), self._lengths(split)
+        if kind.parts:
+            rows = len(tokens) // len(FEEDBACK_PARTS)
+            starts = [start + FEEDBACK_PARTS.index(part) * rows for part in kind.parts]
+            return planning.Pool(kind, starts, tokens[:rows])
+        sizes = [table.num_rows for table in self._dataset.auxiliary] if split == "auxiliary" else []
+        return planning.Pool(kind, (start,) * kind.views, tokens, mixing.tempered(sizes, kind.temperature))
+
+    def _read(self) -> tuple[str, ...]:
+        """What the training reads, in the order in which plans number its rows."""
+        sources = {kind.source for kind in self.experiment.output.beside}
+        others = ("unlabelled", "clean", "auxiliary", "feedback")
+        return ("train", "mixed", *(name for name in others if name in sources))
 
     def _training_side(self) -> InputSide | None:
         """The input side for training rows; None when it would change nothing."""

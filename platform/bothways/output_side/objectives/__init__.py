@@ -55,6 +55,9 @@ class Objective(Component):
     def for_classes(self, counts: Sequence[int]) -> Self:
         return self
 
+    def for_tasks(self, classes: Sequence[int]) -> Self:
+        return self
+
 
 def supervised(task: TaskLike, logits: Tensor, batch: Batch) -> Loss:
     """The task's supervised loss, mean over the batch's rows, of logits (N, C)."""

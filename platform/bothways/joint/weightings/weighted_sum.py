@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bothways.contracts import Collective
-from bothways.joint import Weigher, Weighting
+from bothways.joint.weightings import Weigher, Weighting
 from bothways.registry import WEIGHTINGS
 
 if TYPE_CHECKING:

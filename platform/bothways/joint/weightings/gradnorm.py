@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from bothways.contracts import Collective
-from bothways.joint import Weigher, Weighting
+from bothways.joint.weightings import Weigher, Weighting
 from bothways.lazy import torch
 from bothways.registry import WEIGHTINGS, Range
 
