@@ -15,6 +15,7 @@ from bothways import models
 from bothways.batches.batching import Encode, collate, evaluation_views
 from bothways.contracts import Batch
 from bothways.data import Dataset
+from bothways.errors import UserError
 from bothways.registry import TASKS
 from bothways.training import ModelForward
 from tests import tiny
@@ -61,6 +62,11 @@ def test_a_family_reads_rows_by_themselves_and_all_of_it_learns(family: str, nam
     losses(table).mean().backward()
     idle = [name for name, value in bundle.module.named_parameters() if value.grad is None]
     assert [name for name in idle if "mask_emb" not in name] == []  # XLNet's: of pretraining only
+
+
+def test_a_model_that_sees_what_it_has_to_write_is_refused() -> None:
+    with pytest.raises(UserError, match="XLNet sees what it would have to write"):
+        models.load(tiny.model_dir("xlnet"), (), task=TASKS.build("causal_lm"))
 
 
 @pytest.mark.slow

@@ -24,6 +24,8 @@ def pretrained(path: str, architecture: Architecture) -> tuple[Any, set[str]]:
     name = (names or architecture.auto)[0]
     if name == "EncoderDecoderModel":
         return _warm_started(path)
+    if name == "AutoModelForCausalLM" and config.model_type == "xlnet":
+        raise ValueError("XLNet sees what it would have to write: take a decoder (GPT-2, Llama, …)")
     for key, value in architecture.settings:
         setattr(config, key, value)
     model, info = getattr(transformers, name).from_pretrained(path, config=config, ignore_mismatched_sizes=True, **_HOW)
