@@ -1,4 +1,4 @@
-"""Small real things for tests: models of seven families with random weights, and texts that can be learnt."""
+"""Small real things for tests: models of nine families with random weights, and texts that can be learnt."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from transformers import (
     BartConfig,
     BertConfig,
     BertForMaskedLM,
+    DebertaV2Config,
     DistilBertConfig,
     GPT2Config,
     GPT2LMHeadModel,
@@ -27,6 +28,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
     T5Config,
+    XLNetConfig,
 )
 
 from bothways.config import Experiment
@@ -57,6 +59,18 @@ _SIZES: dict[str, Any] = {
         type_vocab_size=1,
     ),
     "distilbert": DistilBertConfig(vocab_size=1, dim=16, n_layers=3, n_heads=2, hidden_dim=32),
+    "deberta": DebertaV2Config(
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        share_att_key=True,
+        position_buckets=8,
+        norm_rel_ebd="layer_norm",
+    ),
+    "xlnet": XLNetConfig(d_model=16, n_layer=2, n_head=2, d_inner=32, bos_token_id=2, eos_token_id=3),
     "t5": T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0, eos_token_id=3),
     "bart": BartConfig(
         d_model=16,
@@ -87,8 +101,11 @@ _CLASSES = {
     "bart": AutoModelForSeq2SeqLM,
     "gpt2": AutoModelForCausalLM,
     "llama": AutoModelForCausalLM,
+    "xlnet": AutoModelForCausalLM,
 }
 DECODERS = ("gpt2", "llama")
+_TEMPLATES = {"xlnet": ("$A [SEP] [CLS]:2", "$A [SEP] $B:1 [SEP]:1 [CLS]:2")}
+_TYPED = ("bert", "deberta", "xlnet")
 
 
 def model_dir(family: str = "bert") -> str:
@@ -105,8 +122,9 @@ def _model_dir(family: str) -> str:
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     if family not in DECODERS:
+        single, pair = _TEMPLATES.get(family, ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"))
         backend.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+            single=single, pair=pair, special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
         )
     PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -114,12 +132,13 @@ def _model_dir(family: str) -> str:
         unk_token="[UNK]",
         mask_token="[MASK]",
         **({"eos_token": "[SEP]"} if family in DECODERS else {"cls_token": "[CLS]", "sep_token": "[SEP]"}),
-        model_input_names=["input_ids", "attention_mask"] + (["token_type_ids"] if family == "bert" else []),
+        model_input_names=["input_ids", "attention_mask"] + (["token_type_ids"] if family in _TYPED else []),
     ).save_pretrained(path)
     config = _SIZES[family]
     config.vocab_size = len(words)
     config.pad_token_id = 0
-    config.max_position_embeddings = 48
+    if family != "xlnet":  # its positions are relative, and have no end
+        config.max_position_embeddings = 48
     with torch.random.fork_rng():
         torch.manual_seed(7)
         _CLASSES.get(family, AutoModel).from_config(config).save_pretrained(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bothways.results import SweepResult
 
-NO_SHARES = ("log_loss", "perplexity", "rmse", "mae", "pearson", "r2")
+NO_SHARES = ("log_loss", "perplexity", "rmse", "mae", "pearson", "r2", "mcc", "auroc")
 """Metrics that are not written in per cent."""
 
 

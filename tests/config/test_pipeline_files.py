@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from bothways import task_contract
 from bothways.config import Operation, Pipeline, Term, yaml_io
 from bothways.errors import UserError
 from bothways.registry import OBJECTIVES, TRANSFORMS
 
+PIPELINES = Path(__file__).parents[2] / "pipelines"
 GOOD = """\
 name: demo
 experiment:
@@ -199,3 +201,17 @@ def test_no_knob_of_a_component_bears_the_name_of_a_number_written_beside_it() -
         beside = set(list(holder.model_fields)[1:])
         hidden = [name for name in registry.names() if beside & registry.get(name).model_fields.keys()]
         assert not hidden, f"{hidden}: a file could never set that knob"
+
+
+@pytest.mark.parametrize("file", sorted(PIPELINES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_pipeline_of_ours_is_sound_and_says_its_command_its_time_and_what_to_expect(file: Path) -> None:
+    pipeline = yaml_io.load_pipeline(file)
+    assert pipeline.name == file.stem
+    task_contract.refuse_misfit(pipeline.experiment)
+    task_contract.refuse_search(pipeline)
+    if pipeline.search is not None:
+        assert yaml_io.space_file(file, pipeline).is_file()
+    opening = "".join(line for line in file.read_text("utf-8").splitlines(keepends=True) if line.startswith("#"))
+    assert f"pipelines/{file.name}" in opening
+    assert "On two cores:" in opening
+    assert "Expected:" in opening

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining
 
 from bothways import pretraining
 from bothways.errors import UserError
-from bothways.input_side.language_modelling import scores
-from bothways.input_side.preparation import Learner, TokenBatch
-from bothways.input_side.prepare.continued_pretraining import corrupted, drawn_tokens
+from bothways.input_side.language_modelling import drawn_tokens, scores
+from bothways.input_side.permutation import factorised, spans_drawn
+from bothways.input_side.preparation import NO_CLAIM, Learner, TokenBatch
+from bothways.input_side.prepare.continued_pretraining import corrupted
 from bothways.input_side.transform import again
 from bothways.models.language_models import Checkpoint, cut
+from bothways.pretraining.reading import SentencePairs, split
 from bothways.registry import PREPARATIONS
 from bothways.seeding import keys, uniforms
 from bothways.tokenization import Vocabulary, tokenizer
@@ -25,6 +28,7 @@ from tests import tiny
 
 MLM = {"name": "continued_pretraining", "steps": 4, "batch_size": 8, "lr": 1e-3}
 SIMCSE = {"name": "semantic_representation", "steps": 3, "batch_size": 8, "lr": 1e-3}
+NSP = MLM | {"next_sentence": True}
 TSDAE = SIMCSE | {"method": "tsdae"}
 
 
@@ -146,9 +150,16 @@ def test_what_a_model_cannot_learn_is_said_in_a_line() -> None:
     for path, stage, said in (
         (tiny.causal_lm_dir(), SIMCSE, "set pooling to mean"),
         (tiny.model_dir("distilbert"), TSDAE, "no decoder of its family, distilbert"),
+        (tiny.model_dir("roberta"), NSP, "no head for it of the family roberta: set it to false"),
     ):
         with pytest.raises(UserError, match=said):
             PREPARATIONS.build(stage).learner(checkpoint(path))
+
+
+def test_next_sentences_need_texts_of_several_sentences() -> None:
+    corpus = pretraining.Corpus.of(tiny.dataset(), tiny.model_dir(), None, 24)
+    with pytest.raises(UserError, match="texts of several sentences, and there are none"):
+        corpus.rows(PREPARATIONS.build(NSP), checkpoint(tiny.model_dir()))
 
 
 def test_a_loss_that_is_not_finite_ends_the_preparation() -> None:
@@ -195,3 +206,120 @@ def test_deletion_leaves_some_of_every_text_in_order_and_the_decoder_shares_the_
     assert decoder.get_output_embeddings().weight is encoder.get_input_embeddings().weight
     assert any("crossattention" in name for name in learner.new)
     assert not any(name.startswith("1.bert.embeddings") for name in learner.new)
+
+
+TOPICS = "good great lovely", "bad awful dull", "film story plot", "actor scene music"
+
+
+def of_topics(count: int) -> list[str]:
+    """Texts of one to three sentences, which go through the topics in their order."""
+    draw = np.random.default_rng(4)
+    texts = []
+    for _ in range(count):
+        topics = TOPICS[: draw.integers(1, 4)]
+        texts.append(" ".join(f"The {' '.join(draw.choice(words.split(), 3))}." for words in topics))
+    return sorted(set(texts))
+
+
+def test_half_of_the_pairs_are_of_one_text_and_a_sentence_alone_claims_nothing() -> None:
+    texts = of_topics(300)
+    sentences, owner = split(texts)
+    assert [" ".join(s for s, t in zip(sentences, owner, strict=True) if t == i) for i in range(len(texts))] == texts
+    assert split(["好。很好！", "Mr. Smith ran. He won"])[0] == ["好。", "很好！", "Mr. Smith ran.", "He won"]
+    pairs = SentencePairs(texts, 24, checkpoint(tiny.model_dir()))
+    rows = np.arange(len(pairs.lengths))
+    batch = pairs.batch(rows, keys("epoch", rows))
+    assert batch.unrelated is not None and batch.types is not None
+    assert abs((batch.unrelated == 1).sum() / (batch.unrelated != NO_CLAIM).sum() - 0.5) < 0.1
+    assert ((batch.types.max(axis=1) == 0) == (batch.unrelated == NO_CLAIM)).all()
+    plain = tokenizer(tiny.model_dir())
+    known = {(a, b) for a, b, s, t in zip(sentences, sentences[1:], owner, owner[1:], strict=False) if s == t}
+    natural = {tuple(plain(a, b)["input_ids"]) for a, b in known}
+    found = [tuple(ids[real].tolist()) for ids, real in zip(batch.ids, batch.real, strict=True)]
+    assert all(ids in natural for ids, is_other in zip(found, batch.unrelated, strict=True) if is_other == 0)
+    assert np.mean([ids in natural for ids, u in zip(found, batch.unrelated, strict=True) if u == 1]) < 0.2
+    part = pairs.batch(rows[5:9], keys("epoch", rows[5:9]))  # a row is the same in any batch
+    for at in range(4):
+        assert tuple(part.ids[at][part.real[at]].tolist()) == found[5 + at]
+
+
+def test_the_loss_of_masks_and_next_sentences_is_that_of_plain_transformers() -> None:
+    path = tiny.masked_lm_dir(tuple(" ".join(TOPICS).split()))
+    learner: Learner = PREPARATIONS.build(NSP).learner(checkpoint(path))
+    learner.module.eval()
+    rows = np.arange(12)
+    pairs = SentencePairs(of_topics(60), 24, checkpoint(path))
+    batch = pairs.batch(rows, keys("t", rows))
+    source, (drawn, bits) = checkpoint(path), drawn_tokens(batch, 0.15)
+    assert source.mask_id is not None and batch.unrelated is not None
+    read = corrupted(batch.ids, drawn, bits, source.mask_id, source.ordinary)
+    plain = AutoModelForPreTraining.from_pretrained(path).eval()
+    plain.load_state_dict(learner.module.state_dict())  # the head for sentences is new, and its own
+    with torch.no_grad():
+        expected = plain(
+            **batch.with_ids(read).inputs("cpu"),
+            labels=torch.from_numpy(np.where(drawn, batch.ids, -100)),
+            next_sentence_label=torch.from_numpy(batch.unrelated),
+        ).loss.item()
+    assert learner.loss(batch).item() == pytest.approx(expected, abs=1e-5)
+    sums = learner.measure(batch)
+    assert sums["pairs"] == (batch.unrelated != NO_CLAIM).sum() > 0
+    assert 0 <= sums["told"] <= sums["pairs"]
+
+
+def test_a_permuted_token_sees_what_comes_before_it_and_never_itself() -> None:
+    batch = token_batch()
+    drawn, order = spans_drawn(batch, 1 / 6)
+    assert not (drawn & batch.special).any() and drawn.any(axis=1).all()
+    mask, mapping, labels = factorised(batch, 1 / 6).values()
+    for row in (0, 5, 390):
+        targets = np.flatnonzero(drawn[row])
+        assert sorted(order[row][targets].tolist()) == sorted(set(order[row][targets].tolist()))
+        for i in range(12):
+            for j in range(12):
+                hidden = j in targets and (i not in targets or order[row, i] <= order[row, j])
+                assert mask[row, i, j] == hidden
+        assert mapping[row].argmax(axis=1)[: len(targets)].tolist() == targets.tolist()
+        assert labels[row][: len(targets)].tolist() == batch.ids[row][targets].tolist()
+        assert (labels[row][len(targets) :] == -100).all()
+    long = token_batch(50, 300)
+    predicted = spans_drawn(long, 1 / 6)[0][:25]
+    assert abs(predicted.mean() - 1 / 6) < 0.01
+    spans = [len(run) for row in predicted for run in "".join(" x"[t] for t in row.tolist()).split()]
+    assert set(spans) >= {1, 2, 3, 4, 5} and np.mean(np.array(spans) <= 5) > 0.9  # two may meet
+
+
+def test_the_loss_of_permutations_is_that_of_plain_transformers() -> None:
+    batch = token_batch(16)
+    path = tiny.model_dir("xlnet")
+    learner: Learner = PREPARATIONS.build(MLM).learner(checkpoint(path))
+    learner.module.eval()
+    arrays = {name: torch.from_numpy(array) for name, array in factorised(batch, 0.15).items()}
+    plain = AutoModelForCausalLM.from_pretrained(path).eval()
+    with torch.no_grad():
+        expected = plain(**batch.inputs("cpu"), **arrays).loss.item()
+        assert learner.loss(batch).item() == pytest.approx(expected, abs=1e-5)
+        cell = next((r, t) for r in range(16) for t in np.flatnonzero(spans_drawn(batch, 0.15)[0][r]))
+        changed = batch.ids.copy()
+        changed[cell] = changed[cell] + 1
+        logits = [plain(**b.inputs("cpu"), **{k: v for k, v in arrays.items() if k != "labels"}).logits
+                  for b in (batch, batch.with_ids(changed))]  # fmt: skip
+    first = arrays["target_mapping"][cell[0], :, cell[1]].argmax()
+    assert torch.equal(logits[0][cell[0], first], logits[1][cell[0], first])  # it does not see itself
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "stage"), [("bert", MLM), ("bert", NSP), ("gpt2", MLM), ("xlnet", MLM)])
+def test_what_is_pretrained_learns(family: str, stage: dict[str, Any]) -> None:
+    texts = of_topics(900)
+    table = pa.table({"text": pa.array(texts), "pair": pa.nulls(len(texts), pa.string())})
+    data = replace(tiny.dataset(), unlabelled=table)
+    source = checkpoint(tiny.model_dir(family))
+    corpus = pretraining.Corpus.of(data, source.path, None, 24)
+    made = PREPARATIONS.build(stage | {"steps": 300, "batch_size": 16, "lr": 5e-3, "head_lr": 5e-3})
+    losses: list[float] = []
+    record = pretraining.learn(made, made.learner(source), source, corpus, lambda _, loss: losses.append(loss))
+    first, *_, last = (float(np.mean(part)) for part in np.array_split(losses, 6))
+    assert last < 0.7 * first
+    assert record.last < 0.6 * record.first
+    assert record.told > 0.6 if made.pairs else record.told == 0

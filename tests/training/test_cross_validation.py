@@ -12,6 +12,7 @@ import torch
 from bothways import data
 from bothways.config import Experiment
 from bothways.errors import UserError
+from bothways.metrics import classification_width
 from bothways.results import Report
 from bothways.training.cross_validation import CrossValidation, experiments
 from bothways.training.trial import Trial
@@ -66,7 +67,7 @@ def test_reports_come_at_cumulative_steps_over_the_rows_of_every_fold(
     assert [report.step for report in undisturbed] == list(range(5, WHOLE + 1, 5))
     assert {report.steps for report in undisturbed} == {WHOLE}
 
-    whole, total = tiny.dataset(), torch.zeros(2 * 2 + 2, dtype=torch.float64)
+    whole, total = tiny.dataset(), torch.zeros(classification_width(2), dtype=torch.float64)
     for number, one in enumerate(experiments(base(), FOLDS, REPEATS)):
         assert one.data.fold
         trial = tiny.trial(one, tmp_path / str(number), workspace, data.folded(whole, one.data.fold, 0))

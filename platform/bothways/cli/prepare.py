@@ -60,4 +60,6 @@ def prepare(
     typer.echo(
         f"held out loss {record.first:.4f} → {record.last:.4f}  top-1 {record.top1:.1%}  top-5 {record.top5:.1%}"
     )
+    if record.told:
+        typer.echo(f"next sentences told from others: {record.told:.1%}")
     typer.echo(f"model    {out}")

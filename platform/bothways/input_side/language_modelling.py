@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from bothways.input_side.preparation import TokenBatch
+from bothways.input_side.transform import chosen
 from bothways.lazy import functional, torch
+from bothways.seeding import U64, streams
+from bothways.text import Bools
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +25,12 @@ def logits_at(model: Any, inputs: Mapping[str, Tensor], where: Tensor, **others:
 
     The body's hidden states are cut to these tokens before the head sees them.
     """
+    logits: Tensor = outputs_at(model, inputs, where, **others).logits
+    return logits[0]
+
+
+def outputs_at(model: Any, inputs: Mapping[str, Tensor], where: Tensor, **others: Any) -> Any:
+    """All that a model gives, whose tokens are those at `where`, as a batch of one row; see `logits_at`."""
 
     def select(_module: Any, _arguments: Any, output: Any) -> Any:
         output["last_hidden_state"] = output.last_hidden_state[where][None]
@@ -26,10 +38,9 @@ def logits_at(model: Any, inputs: Mapping[str, Tensor], where: Tensor, **others:
 
     handle = model.base_model.register_forward_hook(select)
     try:
-        logits: Tensor = model(**inputs, **others).logits
+        return model(**inputs, **others)
     finally:
         handle.remove()
-    return logits[0]
 
 
 def head_of(model: Any, hidden: Tensor) -> Tensor:
@@ -43,6 +54,26 @@ def head_of(model: Any, hidden: Tensor) -> Tensor:
     finally:
         del body.forward
     return logits[0]
+
+
+def drawn_tokens(batch: TokenBatch, share: float) -> tuple[Bools, U64]:
+    """The tokens to predict, bool (N, T), each with probability `share` and at least one of a text; and 64 random bits
+    of each token."""
+    bits = token_bits(batch)
+    return at_least_one(chosen(bits, share) & ~batch.special, batch, bits), bits
+
+
+def token_bits(batch: TokenBatch) -> U64:
+    """64 random bits for each token, (N, T): the j-th of a text's own generator."""
+    return streams(batch.keys, np.full(len(batch), batch.ids.shape[1])).reshape(batch.ids.shape)
+
+
+def at_least_one(drawn: Bools, batch: TokenBatch, bits: U64) -> Bools:
+    """`drawn`, and of each text that nothing was drawn of the token with the smallest bits."""
+    free = ~batch.special
+    none = np.flatnonzero(~drawn.any(axis=1) & free.any(axis=1))
+    drawn[none, np.where(free[none], bits[none], np.iinfo(np.uint64).max).argmin(axis=1)] = True
+    return drawn
 
 
 def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -18,9 +18,11 @@ from bothways.text import Bools, Ints
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Kind = Literal["encoder", "masked_lm", "causal_lm", "decoder"]
-"""How a model is loaded: its body alone, with a head for masked or for next tokens, or as a decoder that also attends
-to what another model has made of a text."""
+Kind = Literal["encoder", "masked_lm", "next_sentence", "causal_lm", "decoder"]
+"""How a model is loaded: its body alone, with a head for masked tokens (and one for next sentences) or for next tokens,
+or as a decoder that also attends to what another model has made of a text."""
+NO_CLAIM = -100
+"""Of a row that is no pair of sentences: nothing is said about what follows what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class TokenBatch:
 
     `ids`: int64 (N, T). `real`: bool (N, T), no padding. `special`: bool (N, T), tokens that are no text, padding
     included. `keys`: uint64 (N,), the randomness of each text in this epoch. `rows`: int64 (N,), which text it is.
+    Of pairs of sentences also `types`: int64 (N, T), 1 for tokens of the second, and `unrelated`: int64 (N,), 0 where
+    the second follows the first, 1 where it was drawn from another text, `NO_CLAIM` where there is no second.
     """
 
     ids: Ints
@@ -36,18 +40,21 @@ class TokenBatch:
     special: Bools
     keys: U64
     rows: Ints
+    types: Ints | None = None
+    unrelated: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def with_ids(self, ids: Ints, real: Bools | None = None) -> TokenBatch:
         """The same texts with other ids."""
-        real = self.real if real is None else real
-        return TokenBatch(ids=ids, real=real, special=self.special, keys=self.keys, rows=self.rows)
+        return replace(self, ids=ids, real=self.real if real is None else real)
 
     def inputs(self, device: Any) -> dict[str, Tensor]:
         """What a model's forward takes."""
         arrays = {"input_ids": self.ids, "attention_mask": self.real.astype(np.int64)}
+        if self.types is not None:
+            arrays["token_type_ids"] = self.types
         return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
 
@@ -62,8 +69,9 @@ class Loaded:
 class Source(Protocol):
     """The model that is prepared, as a member may ask for it.
 
-    `causal`: it reads from left to right. `mask_id`: None where its tokenizer has no mask token. `ordinary`: the ids
-    that are no special tokens. `counts`: float64 (V,), how often each id occurs in the texts.
+    `causal`: it reads from left to right. `permuted`: it learns tokens in any order. `mask_id`: None where its
+    tokenizer has no mask token. `ordinary`: the ids that are no special tokens. `counts`: float64 (V,), how often each
+    id occurs in the texts.
     """
 
     @property
@@ -74,6 +82,9 @@ class Source(Protocol):
 
     @property
     def causal(self) -> bool: ...
+
+    @property
+    def permuted(self) -> bool: ...
 
     @property
     def pad_id(self) -> int: ...
@@ -116,7 +127,9 @@ class Learner(ABC):
 
     @abstractmethod
     def measure(self, batch: TokenBatch) -> Mapping[str, float]:
-        """Sums over a held-out batch: of `count` predictions, their `loss`, and what else there is to say."""
+        """Sums over a held-out batch: of `count` tokens, their `loss`, and how many were the likeliest (`top1`) or
+        among the five likeliest (`top5`). Where pairs of sentences are told apart, also of `pairs`, their `pair_loss`
+        and how many were `told`."""
 
 
 class Preparation(Component):
@@ -133,6 +146,11 @@ class Preparation(Component):
     batch_size: Annotated[int, Field(ge=2)] = 32
     lr: Annotated[float, Field(gt=0.0, le=1.0), Range(1e-5, 3e-4, log=True)] = 1e-4
     head_lr: Annotated[float, Field(gt=0.0, le=1.0)] | None = 1e-3
+
+    @property
+    def pairs(self) -> bool:
+        """Whether it reads pairs of sentences, as far as texts have several."""
+        return False
 
     @abstractmethod
     def learner(self, source: Source) -> Learner:

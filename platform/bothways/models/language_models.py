@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES,
+)
 
 from bothways import models, seeding
 from bothways.errors import UserError, one_line
@@ -29,6 +33,7 @@ from bothways.training.checkpoints import atomic_directory
 _CLASSES: Mapping[Kind, Any] = {
     "encoder": AutoModel,
     "masked_lm": AutoModelForMaskedLM,
+    "next_sentence": AutoModelForPreTraining,
     "causal_lm": AutoModelForCausalLM,
     "decoder": AutoModelForCausalLM,
 }
@@ -61,11 +66,15 @@ class Checkpoint:
         about = self._config
         if about.is_encoder_decoder:
             raise UserError(f"model.prepare is for encoders and for decoders, and {self.name} is both at once")
-        if about.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        if about.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES or self.permuted:
             return False
         if about.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             return True
         raise UserError(f"model.prepare: transformers has no language model of the family {about.model_type}")
+
+    @property
+    def permuted(self) -> bool:
+        return bool(self._config.model_type == "xlnet")
 
     @property
     def _tokenizer(self) -> Any:
@@ -92,6 +101,11 @@ class Checkpoint:
     def load(self, kind: Kind) -> Loaded:
         if kind == "decoder" and self._config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             raise UserError(f"model {self.name}: transformers has no decoder of its family, {self._config.model_type}")
+        if kind == "next_sentence" and self._config.model_type not in MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES:
+            raise UserError(
+                f"continued_pretraining: next_sentence is for models of BERT's kind, and transformers has no head for "
+                f"it of the family {self._config.model_type}: set it to false"
+            )
         try:
             with models.quiet(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seeding.integer(self.seed, "language model", kind))

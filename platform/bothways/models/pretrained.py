@@ -24,11 +24,15 @@ def pretrained(path: str, architecture: Architecture) -> tuple[Any, set[str]]:
     name = (names or architecture.auto)[0]
     if name == "EncoderDecoderModel":
         return _warm_started(path)
+    if name == "AutoModelForCausalLM" and config.model_type == "xlnet":
+        raise ValueError("XLNet sees what it would have to write: take a decoder (GPT-2, Llama, …)")
     for key, value in architecture.settings:
         setattr(config, key, value)
     model, info = getattr(transformers, name).from_pretrained(path, config=config, ignore_mismatched_sizes=True, **_HOW)
     if isinstance(model, transformers.EncoderDecoderModel):  # one of ours, exported
         _leave_out_pooler(model)
+    if config.model_type == "xlnet":
+        _like_the_others(model)
     return model, _new(info) & model.state_dict().keys()
 
 
@@ -61,6 +65,27 @@ def _warm_started(path: str) -> tuple[Any, set[str]]:
         setattr(model.generation_config, name, value)
     new = {f"encoder.{name}" for name in _new(read)} | {f"decoder.{name}" for name in _new(written)}
     return model, new & model.state_dict().keys()
+
+
+def _like_the_others(model: Any) -> None:
+    """XLNet among models that fill up rows at their end: its classifier reads the last place, which is to be the row's
+    own last token. The vector that stands for what is predicted in pretraining gets no gradient here."""
+    unused = [name for name, _ in model.named_parameters() if name.endswith("mask_emb")]
+    ignore: Any = nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    ignore(model, unused)
+    if not hasattr(model, "sequence_summary"):
+        return
+    last: list[Tensor] = []
+
+    def find(_module: Any, _arguments: Any, inputs: Any) -> None:
+        last[:] = [inputs["attention_mask"].sum(dim=1) - 1]
+
+    def take(_module: Any, arguments: Any) -> Any:
+        hidden, (place,) = arguments[0], last
+        return (hidden[torch.arange(len(hidden), device=hidden.device), place][:, None],)
+
+    model.register_forward_pre_hook(find, with_kwargs=True)
+    model.sequence_summary.register_forward_pre_hook(take)
 
 
 def _leave_out_pooler(model: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from bothways.data import Dataset
 from bothways.errors import UserError
 from bothways.input_side.preparation import Learner, Preparation, TokenBatch
 from bothways.models.language_models import Checkpoint
+from bothways.pretraining.reading import Rows, SentencePairs, Texts
 from bothways.tokenization import Vocabulary, encoder
 from bothways.training.optimizer import BETAS, EPS, learning_rate
 
@@ -36,7 +37,8 @@ Tell = Callable[[int, float], None]
 class Record:
     """What a preparation took and gave. `first`, `last`: mean loss on held-out texts before and after, in nats.
 
-    `top1`, `top5`: how often the right answer is the likeliest, or among the five likeliest, after.
+    `top1`, `top5`: how often the right answer is the likeliest, or among the five likeliest, after. `told`: the share
+    of pairs of sentences that are told apart, after; 0 where there are none.
     """
 
     steps: int
@@ -45,15 +47,19 @@ class Record:
     last: float
     top1: float
     top5: float
+    told: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Encoded texts: `ids` to learn from, `held_out`, and `digest` of all of them."""
+    """Texts: `texts` to learn from and their `ids`, `held_out`, and `digest` of all of them. `max_length`: tokens of a
+    row."""
 
+    texts: tuple[str, ...]
+    held_out: tuple[str, ...]
     ids: pa.ListArray
-    held_out: pa.ListArray
     digest: str
+    max_length: int
 
     @classmethod
     def of(cls, dataset: Dataset, path: str, kept: Vocabulary | None, max_length: int) -> Corpus:
@@ -63,12 +69,29 @@ class Corpus:
             raise UserError(f"model.prepare learns from the data's texts, and there are only {len(found)}")
         order = seeding.permutation(len(found), "held out")
         count = min(HELD_OUT, max(1, int(HELD_OUT_SHARE * len(found))))
-        ids = encoder(path, kept)(max_length, pa.chunked_array([pa.array(found, pa.string())])).ids
+        learnt, held_out = (tuple(found[at] for at in np.sort(part)) for part in (order[count:], order[:count]))
         return cls(
-            ids=ids.take(pa.array(np.sort(order[count:]))),
-            held_out=ids.take(pa.array(np.sort(order[:count]))),
+            texts=learnt,
+            held_out=held_out,
+            ids=_encoded(learnt, path, kept, max_length),
             digest=hashlib.sha256("\0".join(found).encode()).hexdigest(),
+            max_length=max_length,
         )
+
+    def rows(self, stage: Preparation, checkpoint: Checkpoint) -> tuple[Rows, Rows]:
+        """What a stage learns from, and what it is measured on. Raises `UserError` where it asks for pairs of
+        sentences and there are none."""
+        if not stage.pairs:
+            held_out = _encoded(self.held_out, checkpoint.path, checkpoint.vocabulary, self.max_length)
+            return Texts(self.ids, checkpoint), Texts(held_out, checkpoint)
+        learnt, held = (SentencePairs(part, self.max_length, checkpoint) for part in (self.texts, self.held_out))
+        if not learnt.pairs or len(self.texts) < 2:
+            raise UserError(f"{stage.name}: next_sentence learns from texts of several sentences, and there are none")
+        return learnt, held
+
+
+def _encoded(texts: Sequence[str], path: str, kept: Vocabulary | None, max_length: int) -> pa.ListArray:
+    return encoder(path, kept)(max_length, pa.chunked_array([pa.array(texts, pa.string())])).ids
 
 
 def texts(dataset: Dataset) -> list[str]:
@@ -95,9 +118,10 @@ def learn(
     optim = Optim(steps=stage.steps, lr=stage.lr, head_lr=stage.head_lr, warmup=WARMUP, weight_decay=WEIGHT_DECAY)
     adamw = torch.optim.AdamW(_groups(learner, optim), lr=optim.lr, betas=BETAS, eps=EPS, fused=True)
     parameters = [value for group in adamw.param_groups for value in group["params"]]
-    before = measure(learner, checkpoint, corpus, stage.batch_size)
+    learnt, held_out = corpus.rows(stage, checkpoint)
+    before = measure(learner, held_out, checkpoint.seed, stage.batch_size)
     learner.module.train()
-    for step, batch in enumerate(_batches(stage, checkpoint, corpus)):
+    for step, batch in enumerate(_batches(stage, learnt, checkpoint.seed)):
         torch.manual_seed(seeding.integer(checkpoint.seed, "dropout", step))
         loss = learner.loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -110,7 +134,7 @@ def learn(
         adamw.zero_grad(set_to_none=True)
         if tell is not None:
             tell(step + 1, float(loss.detach()))
-    after = measure(learner, checkpoint, corpus, stage.batch_size)
+    after = measure(learner, held_out, checkpoint.seed, stage.batch_size)
     return Record(
         steps=stage.steps,
         seconds=time.monotonic() - began,
@@ -118,46 +142,32 @@ def learn(
         last=after["loss"],
         top1=after["top1"],
         top5=after["top5"],
+        told=after["told"],
     )
 
 
-def measure(learner: Learner, checkpoint: Checkpoint, corpus: Corpus, batch_size: int) -> dict[str, float]:
-    """Means over the held-out texts: `loss`, `top1`, `top5`. The same masks, deletions and dropout every time."""
+def measure(learner: Learner, held_out: Rows, seed: int, batch_size: int) -> dict[str, float]:
+    """Means over the held-out rows: `loss`, `top1`, `top5`; `told` of pairs of sentences, whose mean loss is part of
+    the loss. The same masks, deletions and dropout every time."""
     learner.module.eval()
-    total: dict[str, float] = {}
-    lengths = corpus.held_out.value_lengths().to_numpy(zero_copy_only=False)
-    order = np.argsort(lengths, kind="stable")
-    torch.manual_seed(seeding.integer(checkpoint.seed, "measure"))
+    total = dict.fromkeys(("count", "pairs", "pair_loss", "told"), 0.0)
+    order = np.argsort(held_out.lengths, kind="stable")
+    torch.manual_seed(seeding.integer(seed, "measure"))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        keys = seeding.keys(checkpoint.seed, "held out", rows)
-        for name, value in learner.measure(collate(corpus.held_out, rows, keys, checkpoint)).items():
+        batch = held_out.batch(rows, seeding.keys(seed, "held out", rows))
+        for name, value in learner.measure(batch).items():
             total[name] = total.get(name, 0.0) + value
-    count = max(1.0, total.pop("count"))
-    return {name: value / count for name, value in total.items()}
+    count, pairs = (max(1.0, total.pop(name)) for name in ("count", "pairs"))
+    pair_loss, told = (total.pop(name) / pairs for name in ("pair_loss", "told"))
+    means = {name: value / count for name, value in total.items()}
+    return {**means, "loss": means["loss"] + pair_loss, "told": told}
 
 
-def _batches(stage: Preparation, checkpoint: Checkpoint, corpus: Corpus) -> Iterator[TokenBatch]:
-    plan = planning.plan(
-        corpus.ids.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64),
-        Augment(),
-        batch_size=stage.batch_size,
-        steps=stage.steps,
-        seed=checkpoint.seed,
-    )
+def _batches(stage: Preparation, learnt: Rows, seed: int) -> Iterator[TokenBatch]:
+    plan = planning.plan(learnt.lengths, Augment(), batch_size=stage.batch_size, steps=stage.steps, seed=seed)
     for rows, epochs in zip(plan.row, plan.epoch, strict=True):
-        yield collate(corpus.ids, rows, seeding.keys(checkpoint.seed, epochs, rows), checkpoint)
-
-
-def collate(ids: pa.ListArray, rows: planning.I64, keys: seeding.U64, checkpoint: Checkpoint) -> TokenBatch:
-    """The texts `rows`, padded to the longest."""
-    taken = ids.take(pa.array(rows))
-    lengths = taken.value_lengths().to_numpy(zero_copy_only=False)
-    real = np.arange(lengths.max(initial=1)) < lengths[:, None]
-    padded = np.full(real.shape, checkpoint.pad_id, np.int64)
-    padded[real] = taken.flatten().to_numpy()
-    special = np.isin(padded, checkpoint.special) | ~real
-    return TokenBatch(ids=padded, real=real, special=special, keys=keys, rows=np.asarray(rows, np.int64))
+        yield learnt.batch(rows, seeding.keys(seed, epochs, rows))
 
 
 def _groups(learner: Learner, optim: Optim) -> list[dict[str, Any]]:

@@ -48,7 +48,8 @@ class Prepared:
         losses = {
             f"prepare/{number}/{name}": getattr(record, name)
             for number, record in enumerate(self.records)
-            for name in ("first", "last")
+            for name in ("first", "last", "told")
+            if name != "told" or record.told
         }
         return {
             "cost/prepare_steps": float(sum(record.steps for record in self.records)),

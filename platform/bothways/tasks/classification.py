@@ -9,7 +9,7 @@ import numpy as np
 
 from bothways.contracts import Batch
 from bothways.lazy import functional, torch
-from bothways.metrics import classification_metrics, classification_sums
+from bothways.metrics import DIRECTIONS, classification_metrics, classification_sums, classification_width
 from bothways.registry import TASKS
 from bothways.task_contract import Architecture, Prediction
 from bothways.tasks import CLASSIFIER, Directions, Task
@@ -29,7 +29,7 @@ class Classification(Task):
 
     @property
     def directions(self) -> Directions:
-        return {"accuracy": "max", "macro_f1": "max", "log_loss": "min"}
+        return DIRECTIONS
 
     def architecture(self, classes: tuple[str, ...]) -> Architecture:
         return Architecture(auto=CLASSIFIER, settings=(("num_labels", len(classes)),))
@@ -58,14 +58,14 @@ class Classification(Task):
         return (logits.argmax(dim=1) == batch.labels).float()
 
     def width(self, classes: int) -> int:
-        return classes * classes + 2
+        return classification_width(classes)
 
     def sums(self, logits: Tensor, batch: Batch) -> Tensor:
         """`metrics.classification_sums` of the batch."""
         return classification_sums(logits, batch.labels)
 
     def metrics(self, sums: Tensor) -> dict[str, float]:
-        """`accuracy`, `macro_f1`, `log_loss`."""
+        """Those of `metrics.classification_metrics`."""
         return classification_metrics(sums)
 
     def predictions(self, logits: Tensor, batch: Batch, classes: tuple[str, ...]) -> list[Prediction]:

@@ -107,6 +107,7 @@ class Encoder:
     def __init__(self, backend: Tokenizer, *, typed: bool) -> None:
         self._backend = backend
         self._typed = typed
+        self._typed_alone = typed and any(backend.encode("a").type_ids)  # XLNet: [CLS] is of a type of its own
         self._pieces: Pieces | None = None
         self._templates: dict[int, Template] = {}
         ideographs_apart = _reads_by_pieces(json.loads(backend.to_str()))
@@ -152,7 +153,7 @@ class Encoder:
         return Encoded(pa.array([row.ids for row in found], pa.list_(pa.int32())), types)
 
     def _has_types(self, columns: tuple[pa.ChunkedArray, ...]) -> bool:
-        return self._typed and len(columns) > 1
+        return self._typed_alone or (self._typed and len(columns) > 1)
 
     def _ids_of_pieces(self, pieces: list[str]) -> list[list[int]]:
         self._backend.no_truncation()
