@@ -69,7 +69,7 @@ class Predictor:
             raise UserError(f"{what} reads the probabilities of classes, and {self._task.name} has none")
 
     def score(self, rows: pa.Table) -> dict[str, float]:
-        """The task's metrics over labelled rows, as `data.Dataset` has them; class numbers are positions in `labels`."""
+        """The task's metrics over rows of a `data.Dataset`; class numbers are positions in `labels`."""
         task = generation.scored(self._task, self._bundle, "test")
         forward = training.ModelForward(self._bundle.module, self._bundle.module, "fp32")
         batches, _ = self._batches(rows)

@@ -209,7 +209,7 @@ def refuse_misfit(experiment: Experiment) -> Experiment:
     if task.writes and experiment.model.vocabulary != "whole":
         raise UserError(f"{task.name} writes text, for which it needs all words: set model.vocabulary to whole")
     if experiment.data.label_names and task.name != "classification":
-        raise UserError(f"data.label_names gives classes other names, and is not for the task {task.name}: leave it out")
+        raise UserError(f"data.label_names renames classes, and is not for the task {task.name}: leave it out")
     task.check(experiment)
     return experiment
 

@@ -52,7 +52,9 @@ def suggest_labels(
         raise UserError(f"{texts}: every text is labelled already")
     label_files.write(out, found, paired=paired)
     mean = sum(one.uncertainty for one in found) / len(found)
-    typer.echo(f"{len(found)} of {len(rows):,} rows in {out}, uncertainty {mean:.2f}; {seen.left_out:,} left out as known")
+    typer.echo(
+        f"{len(found)} of {len(rows):,} rows in {out}, uncertainty {mean:.2f}; {seen.left_out:,} left out as known"
+    )
     typer.echo(f"fill in the column label ({', '.join(by.labels[:10])}), then: data: {{source: {out}}}")
     typer.echo("rows that stay empty are reported as unusable: raise data.max_bad_rows, or remove them")
 

@@ -28,7 +28,9 @@ Labelled = tuple[str, str, str]
 """Text, pair (empty for single texts), label."""
 
 
-def unlabelled(source: str, text: Column = "text", pair: Column | None = None, label: Column | None = None) -> list[Row]:
+def unlabelled(
+    source: str, text: Column = "text", pair: Column | None = None, label: Column | None = None
+) -> list[Row]:
     """The usable rows of a source, of an asset with splits the training rows and those without labels; where `label` is
     a column, those whose cell is empty. Raises `UserError`."""
     columns = Columns(text, pair, label)
