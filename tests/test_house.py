@@ -87,6 +87,8 @@ def test_the_command_line_has_these_commands_and_no_others() -> None:
         "prepare",
         "check",
         "predict",
+        "loop",
+        "suggest-labels",
         "ensemble",
         "policy",
         "list",

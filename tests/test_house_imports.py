@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # pure logic: no Ray, no Optuna, no MLflow
     (
         *("policy", "data", "tokenization", "batches", "models", "pretraining", "training"),
-        *("predict", "ensembles", "analysis", "report"),
+        *("predict", "ensembles", "analysis", "report", "loop"),
     ),
     # edges: Ray, Optuna, MLflow
     ("edges",),

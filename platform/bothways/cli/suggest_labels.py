@@ -23,8 +23,8 @@ def suggest_labels(
 ) -> None:
     """Pick the rows that the model is unsure of and that differ from each other (BADGE, Ash et al. 2020).
 
-    Left out are repeated texts, those of --labelled, and those that the model was trained on. Fill in the column `label`
-    and name the file as a pipeline's data.source.
+    Left out are repeated texts, those of --labelled, and those that the model was trained on. Fill in the column
+    `label` and name the file as a pipeline's data.source.
     """
     if out.exists():
         raise UserError(f"--out {out}: is there already, perhaps with labels: name another file")
@@ -34,7 +34,8 @@ def suggest_labels(
         raise UserError(f"--model {model}: no such directory")
     from bothways.loop import acquisition, label_files
 
-    first, second = _column(text) or 0, _column(pair)
+    first, second = _column(text or "text"), _column(pair)
+    assert first is not None
     rows = label_files.unlabelled(texts, first, second, _column(label))
     from bothways.predict import Predictor  # torch: only once the texts are known to be there
 

@@ -6,7 +6,7 @@ are data, what comes next. Nothing here knows Ray or MLflow: `edges.loop` carrie
 """
 
 from bothways.loop.flow import END, Flow
-from bothways.loop.reading import Loop, load_loop
+from bothways.loop.reading import Loop, is_loop, load_loop
 from bothways.loop.stages import Stage
 
-__all__ = ["END", "Flow", "Loop", "Stage", "load_loop"]
+__all__ = ["END", "Flow", "Loop", "Stage", "is_loop", "load_loop"]

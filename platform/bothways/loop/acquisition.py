@@ -1,12 +1,13 @@
 """Which unlabelled rows are worth a label next: those that the model is unsure of, and not the same thing twice.
 
-Batch active learning by diverse gradient embeddings (BADGE, Ash et al. 2020). A row's gradient embedding is the gradient
-of the loss in the weights of the head, had the row the label that the model thinks likeliest:
+Batch active learning by diverse gradient embeddings (BADGE, Ash et al. 2020). A row's gradient embedding is the
+gradient of the loss in the weights of the head, had the row the label that the model thinks likeliest:
 
     g(x) = (p(x) - onehot(argmax p(x))) ⊗ h(x),   p the probabilities, h what the head reads
 
-It is long where the model is unsure and points where the head would move. k-means++ (Arthur & Vassilvitskii 2007) draws
-rows far from those drawn before, in proportion to the squared distance to the nearest of them; the first is the longest.
+It is long where the model is unsure and points where the head would move. k-means++ (Arthur & Vassilvitskii 2007)
+draws rows far from those drawn before, in proportion to the squared distance to the nearest of them; the first is the
+longest.
 
 |a⊗h - b⊗k|² = |a|²|h|² + |b|²|k|² - 2(a·b)(h·k), so g itself is never made. Rows are looked at in blocks, and of all
 that were looked at the `POOL` with the largest entropy stay, so that memory does not grow with the file. Draws are

@@ -54,7 +54,8 @@ def _check_ends(stages: Sequence[Stage]) -> None:
     """Adjustments are bounded by their rounds; what follows without one must lead to the end."""
     after = following(stages)
     for stage in stages:
-        way, at = [], stage.name
+        at = stage.name
+        way: list[str] = []
         while at != END:
             if at in way:
                 circle = " → ".join([*way[way.index(at) :], at])

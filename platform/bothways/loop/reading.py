@@ -33,8 +33,8 @@ class _Head(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """A checked loop file. `pipelines`: of the stages that have one, with references left as they are written; `folders`:
-    from which their search spaces are found. `run`: where all stages run."""
+    """A checked loop file. `pipelines`: of the stages that have one, with references left as they are written;
+    `folders`: from which their search spaces are found. `run`: where all stages run."""
 
     name: str
     description: str
@@ -172,9 +172,8 @@ def _base(
     if references.is_reference(written):
         name = written.removeprefix(references.PREFIX)
         if name not in known[0]:
-            raise UserError(
-                f"{document.where(place)}: {written}: no earlier stage of this name has a pipeline: {_near(name, known[0])}"
-            )
+            near = _near(name, known[0])
+            raise UserError(f"{document.where(place)}: {written}: no earlier stage of that name has a pipeline: {near}")
         return known[0][name], known[1][name]
     file = FilePath(os.path.normpath(folder / written))
     return load_pipeline(file), file.parent

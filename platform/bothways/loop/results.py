@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,7 +42,7 @@ def write(directory: Path, result: Result) -> None:
     partial = directory / f".{_FILE}.partial"
     partial.write_text(json.dumps({"format": FORMAT, **asdict(result)}, indent=1), encoding="utf-8")
     flush(partial)
-    os.replace(partial, directory / _FILE)
+    partial.replace(directory / _FILE)
     flush(directory)
 
 

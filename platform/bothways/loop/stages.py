@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -71,10 +71,7 @@ class Adjustment(Config):
 
 
 class Stage(Config):
-    """`name`: by which others refer to it. `then`: what follows; null: the next stage of the file; `end` ends the loop."""
-
-    runs: ClassVar[bool] = False
-    """Whether it has a pipeline."""
+    """`name`: by which others refer to it. `then`: what follows: a stage, or `end`; null: the next one of the file."""
 
     name: Name
     kind: Kind
@@ -84,8 +81,6 @@ class Stage(Config):
 class OnPipeline(Stage):
     """`pipeline`: a file, relative to this one; `stage:NAME`, that of an earlier stage of this file; or, written out,
     its `experiment` (and `search`). `overrides`: dotted path → value, as on the command line."""
-
-    runs: ClassVar[bool] = True
 
     pipeline: str | dict[str, Any]
     overrides: dict[str, Any] = Field(default_factory=dict)
