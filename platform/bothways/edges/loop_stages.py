@@ -92,8 +92,9 @@ class Workshop:
         return self._datasets[key]
 
     def _pipeline(self, stage: stages.OnPipeline, experiment: Experiment, **run: Any) -> Pipeline:
+        named = {"name": f"{self.loop.name}-{stage.name}", "experiment": experiment}
         where = self.loop.run.model_copy(update=run)
-        return self.loop.pipelines[stage.name].model_copy(update={"experiment": experiment, "run": where})
+        return self.loop.pipelines[stage.name].model_copy(update={**named, "run": where})
 
     # -- the kinds --------------------------------------------------------------------------------------------------
 
@@ -165,9 +166,9 @@ class Workshop:
             from bothways.edges import sweep
             from bothways.edges.hub import Event
 
-            where = {"storage": str(directory), "tracking_uri": self.tracking_uri}
-            begun = any(directory.glob(f"{stage.name}-[0-9][0-9][0-9]"))
-            plan = sweep.plan(self._pipeline(stage, experiment, **where), space, resume=begun)
+            pipeline = self._pipeline(stage, experiment, storage=str(directory), tracking_uri=self.tracking_uri)
+            begun = any(directory.glob(f"{pipeline.name}-[0-9][0-9][0-9]"))
+            plan = sweep.plan(pipeline, space, resume=begun)
 
             def view(event: Event) -> None:
                 if event.outcome is not None:
@@ -210,8 +211,7 @@ class Workshop:
 
         scored = {}
         for other in self.loop.stages:
-            ready = {name for reference in self.loop.references[other.name] for name in reference.names} & {*self.last}
-            if isinstance(other, stages.Evaluate) and (ready or not self.loop.references[other.name]):
+            if isinstance(other, stages.Evaluate) and self._has_its_data(other):
                 dataset = self._dataset(self._experiment(other)[0])
                 scored[dataset.digest] = dataset
         before = self.last.get(stage.name)
@@ -222,6 +222,11 @@ class Workshop:
             before=before and before[0] / before[1].gives["rows"],
             device=local.device(self.loop.run),
         )
+
+    def _has_its_data(self, stage: stages.Evaluate) -> bool:
+        """Whether all that its pipeline refers to has run; its model is another matter."""
+        asked = references.found(self.loop.pipelines[stage.name].experiment.spec())
+        return all({*reference.names} & {*self.last} for reference in asked)
 
     def _lexicon(self, stage: stages.Lexicon) -> Work:
         from bothways.loop import label_files
