@@ -72,6 +72,7 @@ def test_gradient_embeddings_are_as_far_apart_as_if_they_were_written_out() -> N
 
     for count in range(1, 6):  # each next one by the definition, on the vectors themselves
         nearest = ((g[:, None] - g[chosen[:count]][None]) ** 2).sum(axis=2).min(axis=1)
+        nearest = np.minimum(nearest, (g**2).sum(axis=1))
         noise = seeding.uniforms(row_keys, count)
         weight = np.where(
             np.isin(np.arange(30), chosen[:count]), -np.inf, np.log(nearest + 1e-300) - np.log(-np.log(noise))

@@ -9,6 +9,9 @@ It is long where the model is unsure and points where the head would move. k-mea
 draws rows far from those drawn before, in proportion to the squared distance to the nearest of them; the first is the
 longest.
 
+One departure from the paper: the zero vector counts as drawn. Otherwise all the rows that the model is sure of, which
+have almost no gradient, are together a likely draw.
+
 |a⊗h - b⊗k|² = |a|²|h|² + |b|²|k|² - 2(a·b)(h·k), so g itself is never made. Rows are looked at in blocks, and of all
 that were looked at the `POOL` with the largest entropy stay, so that memory does not grow with the file. Draws are
 noise from counters: the same rows in another order, or in other blocks, give the same choice.
@@ -162,7 +165,7 @@ def k_means_pp(probabilities: F64, features: F64, keys: U64, count: int) -> Ints
         chosen.append(at)
         shared = (outer @ outer[at]) * (features @ features[at])
         distance = np.maximum(lengths + lengths[at] - 2.0 * shared, 0.0)
-        nearest = distance if len(chosen) == 1 else np.minimum(nearest, distance)
+        nearest = np.minimum(nearest, distance)
     return np.array(chosen, dtype=np.int64)
 
 
