@@ -89,6 +89,8 @@ def test_the_command_line_has_these_commands_and_no_others() -> None:
         "few-shot",
         "check",
         "predict",
+        "loop",
+        "suggest-labels",
         "ensemble",
         "policy",
         "list",

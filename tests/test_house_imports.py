@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tasks", "input_side", "output_side", "joint"),
     # pure logic: no Ray, no Optuna, no MLflow
     (
-        *("policy", "data", "tokenization", "batches", "models", "pretraining", "training", "few_shot"),
+        *("policy", "data", "tokenization", "batches", "models", "pretraining", "training", "few_shot", "loop"),
         *("predict", "ensembles", "analysis", "report", "learning_curve", "comparison"),
     ),
     # edges: Ray, Optuna, MLflow

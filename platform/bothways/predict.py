@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from bothways import models
-from bothways.batches import batching
+from bothways import models, training
+from bothways.batches import batching, planning
+from bothways.contracts import Batch
 from bothways.errors import UserError
+from bothways.seeding import F64
 from bothways.task_contract import Prediction as Prediction
 from bothways.training import generation
 
@@ -27,6 +29,7 @@ class Predictor:
         self._bundle, about = models.load_saved(Path(model_dir), device)
         self.labels = about.labels
         self.paired = about.paired
+        self.experiment = about.experiment
         experiment = about.experiment
         self._task = experiment.task
         self._encode = batching.Encode(
@@ -56,8 +59,43 @@ class Predictor:
             raise UserError(f"{len(texts)} texts, but {len(pairs)} pairs")
         if not texts:
             return []
+        batches, order = self._batches(self._rows(texts, pairs))
+        found = list(generation.predictions(self._task, self._bundle, batches, self.labels))
+        return [found[place] for place in np.argsort(order)]
+
+    def refuse_unless_classes(self, what: str) -> None:
+        """Raises `UserError` for a model that has no probability of each class for a row."""
+        if self._task.logits != "classes":
+            raise UserError(f"{what} reads the probabilities of classes, and {self._task.name} has none")
+
+    def score(self, rows: pa.Table) -> dict[str, float]:
+        """The task's metrics over rows of a `data.Dataset`; class numbers are positions in `labels`."""
+        task = generation.scored(self._task, self._bundle, "test")
+        forward = training.ModelForward(self._bundle.module, self._bundle.module, "fp32")
+        batches, _ = self._batches(rows)
+        total = training.no_sums(task, len(self.labels))
+        for batch, logits in training.predictions(forward, batches):
+            total = total + task.sums(logits, batch)
+        return task.metrics(total)
+
+    def looked_at(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> tuple[F64, F64]:
+        """The probability of every label for each text, (N, C), and what the head reads of it, (N, H): of a model that
+        has a head for each token, the mean over them."""
+        batches, order = self._batches(self._rows(texts, pairs))
+        module = self._bundle.module.eval()
+        forward = training.ModelForward(module, module, "fp32")
+        probabilities, features = [], []
+        for batch in batches:
+            with torch.no_grad():
+                seen = forward.outputs(batch)
+            probabilities.append(torch.softmax(seen.logits.double(), dim=1).cpu())
+            features.append(_of_rows(seen.features, batch).double().cpu())
+        back = np.argsort(order)
+        return torch.cat(probabilities).numpy()[back], torch.cat(features).numpy()[back]
+
+    def _rows(self, texts: Sequence[str], pairs: Sequence[str] | None) -> pa.Table:
         count = len(texts)
-        rows = pa.table(
+        return pa.table(
             {
                 "id": pa.array(range(count), pa.int64()),
                 "text": pa.array(texts, pa.string()),
@@ -65,9 +103,17 @@ class Predictor:
                 "label": self._task.blank(pairs if self._task.places == "pair" and pairs is not None else texts),
             }
         )
+
+    def _batches(self, rows: pa.Table) -> tuple[list[Batch], planning.I64]:
+        """The rows in batches of like length, and where each of them stands in `rows`."""
         encoded = self._encode(batching.evaluation_views(rows))
         order = np.argsort(batching.lengths(encoded), kind="stable")
         tables = batching.regroup([encoded.take(pa.array(order))], self._task.evaluation_rows)
-        batches = [batching.collate(table, self._bundle.pad_id).to(self._device) for table in tables]
-        found = list(generation.predictions(self._task, self._bundle, batches, self.labels))
-        return [found[place] for place in np.argsort(order)]
+        return [batching.collate(table, self._bundle.pad_id).to(self._device) for table in tables], order
+
+
+def _of_rows(features: torch.Tensor, batch: Batch) -> torch.Tensor:
+    if features.dim() == 2:
+        return features
+    real = batch.inputs["attention_mask"][..., None].to(features.dtype)
+    return (features * real).sum(dim=1) / real.sum(dim=1)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
@@ -37,6 +38,9 @@ def test_a_language_model_is_trained_kept_and_used(tmp_path: Path, capsys: pytes
     assert "step    12/12" in said and "top-5" in said and str(out) in said
     model, words = AutoModelForMaskedLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    pooler = "bert.pooler.dense.weight"  # no part of a language model, but of what a classifier starts from
+    before = safetensors.torch.load_file(f"{tiny.model_dir()}/model.safetensors")[pooler.removeprefix("bert.")]
+    assert torch.equal(safetensors.torch.load_file(out / "model.safetensors")[pooler], before)
     read = words("the film was [MASK]", return_tensors="pt")
     with torch.no_grad():
         assert model(**read).logits.shape[-1] == len(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from bothways.data import load, sources
 from bothways.data.checking import check
 from bothways.data.dataset import _digest
 from bothways.data.reading import Columns
+from bothways.errors import UserError
 from tests.data.writing import labelled
 
 
@@ -99,3 +101,23 @@ def test_hub_datasets_arrive_with_the_names_of_their_classes(tmp_path: Path, mon
     rows = check("hub", sources._hub_records("hub", found["train"], columns))
     assert (rows.texts, rows.labels) == (["train 0", "train 1"], ["neg", "pos"])
     assert [(item.line, item.reason) for item in rows.rejected] == [(3, "missing label")]
+
+
+def test_an_asset_s_other_column_may_be_the_label_and_no_unknown_one_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [{"text": f"text {i}", "label": "topic", "target": f"summary {i}"} for i in range(3)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(sources, "resolve", lambda source: tmp_path)
+
+    def labels(columns: Columns, name: str = "debian_packages") -> list[str]:
+        return [values[1] for _, values in sources.parts(f"asset:{name}", columns)["train"]]
+
+    assert labels(Columns("text", None, "label")) == ["topic"] * 3
+    assert labels(Columns("text", None, "target")) == ["summary 0", "summary 1", "summary 2"]
+    with pytest.raises(UserError, match=r"no column 'summary' for data\.label, only label, target"):
+        labels(Columns("text", None, "summary"))
+    with pytest.raises(UserError, match=r"'spamassassin' has no column 'target' for data\.label, only label"):
+        labels(Columns("text", None, "target"), "spamassassin")
+    with pytest.raises(UserError, match=r"no column 'body': leave data\.text out"):
+        labels(Columns("body", None, "label"))

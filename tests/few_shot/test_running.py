@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pytest
 import torch
@@ -156,6 +155,8 @@ def test_the_command_writes_a_table_models_and_one_run(tmp_path: Path, capsys: p
     models = [Path(line.split()[1]) for line in said.splitlines() if line.startswith("model ")]
     assert [model.name for model in models] == ["reptile", "fomaml", "maml"]
     assert all((model / "config.json").is_file() and (model / "tokenizer.json").is_file() for model in models)
+    import mlflow  # two seconds, and only this test asks for them
+
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
     (recorded,) = client.search_runs([client.get_experiment_by_name("p").experiment_id])
     assert recorded.info.status == "FINISHED" and 0 <= recorded.data.metrics["fomaml/accuracy"] <= 1

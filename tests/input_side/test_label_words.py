@@ -61,6 +61,7 @@ def test_the_order_is_that_of_the_highest_log_odds() -> None:
     assert held(found.first(float(covered[0])), "a b c") == [order[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("segmentation", "expected"), [("character", ["喜", "欢", "讨", "厌"]), ("word", ["喜欢", "讨厌"])]
 )

@@ -288,6 +288,7 @@ EVERY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "knobs"), EVERY)
 @pytest.mark.parametrize("language", ["en", "zh"])
 @settings(max_examples=25, deadline=None)

@@ -92,6 +92,7 @@ def test_gradnorm_brings_gradients_of_unlike_length_together() -> None:
     assert big + small == pytest.approx(2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WEIGHTINGS.names())
 def test_a_training_records_its_weights_and_resumes_to_the_last_bit(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

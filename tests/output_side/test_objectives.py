@@ -199,6 +199,7 @@ def test_gradients_reach_every_parameter(name: str, knobs: dict[str, Any], batch
     assert all(name.endswith("key.bias") for name in still)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "knobs"), SETTINGS)
 def test_an_objective_moves_the_model_elsewhere_than_cross_entropy(
     name: str, knobs: dict[str, Any], batch: Batch
@@ -209,6 +210,7 @@ def test_an_objective_moves_the_model_elsewhere_than_cross_entropy(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn_alike")
 @pytest.mark.parametrize(("name", "knobs"), IN_ANY_ORDER)
 def test_the_order_of_the_rows_does_not_matter(name: str, knobs: dict[str, Any], batch: Batch) -> None:
@@ -227,6 +229,7 @@ def test_the_order_of_the_rows_does_not_matter(name: str, knobs: dict[str, Any],
     assert all(torch.allclose(value, back[1][key], atol=1e-5) for key, value in there[1].items())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn_alike")
 @pytest.mark.parametrize(("name", "knobs"), ROW_BY_ROW)
 def test_slices_weighted_by_their_rows_add_up_to_the_batch(name: str, knobs: dict[str, Any], batch: Batch) -> None:
@@ -272,6 +275,7 @@ def test_the_passes_declared_are_the_rows_the_model_sees(name: str, knobs: dict[
     assert sum(seen) + taught == objective.passes[0] * len(batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family_of_encoders_is_served(name: str, family: str) -> None:

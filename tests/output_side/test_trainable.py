@@ -54,6 +54,7 @@ def of_layers(names: set[str]) -> set[str]:
     return {name.split("layer.")[1].split(".")[0] for name in names if ".layer." in name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_moves(family: str) -> None:
     full, every = moving(family, name="full")
@@ -129,6 +130,7 @@ def cases() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "family"), cases())
 def test_training_moves_that_and_leaves_no_trace_and_can_be_interrupted(
     spec: dict[str, Any], family: str, tmp_path: Path
@@ -179,6 +181,7 @@ def test_a_layer_that_thaws_begins_with_no_moments_and_has_not_decayed(tmp_path:
         assert steps == {report.step - 2 * depth for depth in range(5) if depth * 2 < report.step}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gradual_unfreezing", "layerwise_lr_decay"])
 def test_the_neutral_setting_is_full_fine_tuning_to_the_last_bit(name: str, tmp_path: Path) -> None:
     found = []
@@ -273,6 +276,7 @@ def test_decoders_have_their_layers_and_heads_in_order(name: str) -> None:
     assert any(n in " ".join(final) for n in ("ln_f", "decoder.final_layer_norm", "decoder.layers.2"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("spec", EVERY, ids=lambda spec: "-".join(map(str, spec.values())))
 def test_every_trainable_serves_decoders_too(name: str, spec: dict[str, Any]) -> None:

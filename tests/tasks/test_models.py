@@ -60,6 +60,7 @@ def losses(bundle: models.Bundle, task: Any, batch: Batch) -> Tensor:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "spec"), MODELS, ids=IDS)
 def test_the_loss_is_that_of_transformers_and_of_the_row_alone(
     family: str, spec: dict[str, Any], tmp_path: Path

@@ -61,6 +61,7 @@ def test_the_experiments_are_all_folds_of_each_division_with_seeds_of_their_own(
     assert {one.model_copy(update={"seed": 3, "data": base().data}).digest for one in found} == {base().digest}
 
 
+@pytest.mark.slow
 def test_reports_come_at_cumulative_steps_over_the_rows_of_every_fold(
     undisturbed: list[Report], workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_one_that_is_stopped_leaves_nothing_to_go_on_from(workspace: Workspace, 
     assert not list(tmp_path.rglob("*.pt"))
 
 
+@pytest.mark.slow
 def test_a_fold_that_patience_ends_counts_as_its_whole_budget(workspace: Workspace, tmp_path: Path) -> None:
     impatient = base(evaluate_every=1, patience=1, lr=0.5)
     found = list(validation(tmp_path, workspace, impatient).reports())

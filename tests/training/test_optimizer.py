@@ -121,6 +121,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["adamw", "nadam", "radam", "sgd", "adafactor"])
 def test_every_algorithm_by_rows_is_torchs_over_all_rows_and_goes_on_exactly(algorithm: Any) -> None:
     """Also of an embedding that moves from the second step only, at half the rate."""

@@ -111,6 +111,7 @@ def test_a_resumed_trial_equals_an_uninterrupted_one_to_the_last_bit(tmp_path: P
     assert digest(again._workspace) == end
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_steps_and_not_bits(tmp_path: Path, workspace: Workspace) -> None:
     what = tiny.experiment(**BOTH_SIDES)
     expected = comparable(list(tiny.trial(what, tmp_path / "straight", workspace).reports()))
@@ -195,6 +196,7 @@ def test_the_third_trial_of_a_warm_process_equals_one_in_a_fresh_process(tmp_pat
     assert fresh.stdout.strip() == digest(warm)
 
 
+@pytest.mark.slow
 def test_the_blocks_in_which_text_is_transformed_do_not_matter(tmp_path: Path, workspace: Workspace) -> None:
     def one_by_one(views: pa.Table, encode: Any) -> Iterator[pa.Table]:
         yield from (encode(views.slice(at, 3)) for at in range(0, views.num_rows, 3))
@@ -303,6 +305,7 @@ def test_frozen_parts_are_not_stored(tmp_path: Path, workspace: Workspace) -> No
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
 def test_an_exported_model_is_plain_transformers_and_predicts_the_same(tmp_path: Path, family: str) -> None:
     trial = tiny.trial(tiny.experiment(family, optim={"steps": 5}), tmp_path)
@@ -318,6 +321,7 @@ def test_an_exported_model_is_plain_transformers_and_predicts_the_same(tmp_path:
     assert models.digest(plain.state_dict()) == models.digest(bundle.module.state_dict())
 
 
+@pytest.mark.slow
 def test_a_model_whose_base_has_changed_is_refused(finished: tuple[Trial, Path], tmp_path: Path) -> None:
     trial, _ = finished
     about = json.loads((trial.save() / "model.json").read_text())

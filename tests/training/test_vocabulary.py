@@ -67,6 +67,7 @@ def numbers(trial: Trial) -> list[dict[str, float]]:
     return [{k: v for k, v in metrics.items() if not k.startswith("time/")} for metrics in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parts",
     [
@@ -81,6 +82,7 @@ def test_training_gives_the_same_numbers_to_the_last_bit(source: str, tmp_path: 
     assert len(whole) > 2
 
 
+@pytest.mark.slow
 def test_a_saved_model_has_its_vocabulary_with_it_and_predicts_as_the_whole_one(source: str, tmp_path: Path) -> None:
     texts = ["a good film", "awful !", "the unheard of story was dull , wordx"]
     found = {}

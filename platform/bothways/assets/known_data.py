@@ -206,6 +206,7 @@ DATA = (
         optional=True,
         convert=catalogues.debian_summaries,
         read=readers.json_lines,
+        targets=("target",),
     ),
     Asset(
         name="debian_zh",
@@ -218,6 +219,7 @@ DATA = (
         optional=True,
         convert=catalogues.debian_zh,
         read=readers.json_lines,
+        targets=("target",),
     ),
     Asset(
         name="django_po",
@@ -245,5 +247,6 @@ DATA = (
         optional=True,
         convert=catalogues.django_messages,
         read=readers.json_lines,
+        targets=("target",),
     ),
 )

@@ -68,7 +68,7 @@ class Asset:
     """`convert`: makes the folder's final files from its members, once, before the folder appears in the cache.
     `layout`: raise it when what `convert` makes changes, and the folder is made again.
     `read`: for data, the folder's rows by split: `train`, maybe `selection`, `test` and `unlabelled` (text of the same
-    domain).
+    domain). `targets`: other fields than `label` that its second argument may name, for a label of another task.
     `optional`: fetched only by its name, never with all the others.
     """
 
@@ -81,7 +81,8 @@ class Asset:
     convert: Callable[[Path], None] | None = None
     layout: int = 1
     optional: bool = False
-    read: Callable[[Path], Rows] | None = field(default=None)
+    read: Callable[..., Rows] | None = field(default=None)
+    targets: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:

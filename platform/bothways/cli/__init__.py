@@ -30,6 +30,10 @@ COMMANDS = {
     "few-shot": Command("bothways.cli.few_shot:few_shot", "meta-learning: arms judged by tasks of a few rows"),
     "check": Command("bothways.cli.check:check", "check pipeline and space files; nothing is started"),
     "predict": Command("bothways.cli.predict:predict", "what a trained model says of texts: labels, answers, texts"),
+    "loop": Command("bothways.cli.loop:loop", "stages that start from each other: train, evaluate, adjust, again"),
+    "suggest-labels": Command(
+        "bothways.cli.suggest_labels:suggest_labels", "the rows worth a label next, as a file to fill in"
+    ),
     "ensemble": Command("bothways.cli.ensemble:ensemble", "a sweep's models averaged into one, or asked together"),
     "policy": Command("bothways.cli.policy:app", "show a policy, preview it, apply it to a file of texts"),
     "list": Command("bothways.cli.catalogue:catalogue", "the methods, their knobs, ranges and sources"),

@@ -10,6 +10,7 @@ import typer
 from bothways.config import Data, Experiment
 from bothways.config.yaml_io import Document, load_pipeline, read, space_file
 from bothways.errors import UserError
+from bothways.loop import is_loop, load_loop
 from bothways.spaces import WORDS, Space, load_space
 
 
@@ -26,7 +27,14 @@ def check(files: Annotated[list[Path], typer.Argument(help="Files of pipelines/ 
 
 
 def _describe(file: Path) -> str:
-    if _is_space(read(file)):
+    document = read(file)
+    if is_loop(document.data):
+        loop = load_loop(file)
+        for name, pipeline in loop.pipelines.items():
+            if loop.stage(name).kind == "tune":
+                load_space(loop.space(loop.stage(name))).check(pipeline.experiment)
+        return f"loop {loop.name}, stages {', '.join(stage.name for stage in loop.stages)}"
+    if _is_space(document):
         space = load_space(file)
         space.check(Experiment(data=Data(source="any")))  # knobs and control, held against a config of defaults
         return f"a space of {_words(space)}"

@@ -10,7 +10,6 @@ import typer
 
 from bothways.errors import UserError
 
-NAME = "continued_pretraining"
 _SAID = 20
 """Lines of progress."""
 
@@ -39,16 +38,9 @@ def prepare(
     from bothways import data
     from bothways.edges import local
     from bothways.pretraining import preparing
-    from bothways.registry import PREPARATIONS
 
     experiment = loaded.experiment
-    own = [stage.spec() for stage in experiment.model.prepare if stage.name == NAME]
-    asked = {"steps": steps, "batch_size": batch_size, "lr": lr}
-    spec = {
-        **(own[-1] if own else {"name": NAME}),
-        **{knob: value for knob, value in asked.items() if value is not None},
-    }
-    stage = PREPARATIONS.build(spec)
+    stage = preparing.kept_stage(experiment, {"steps": steps, "batch_size": batch_size, "lr": lr})
     began = time.monotonic()
 
     def say(step: int, loss: float) -> None:

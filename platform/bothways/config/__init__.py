@@ -130,6 +130,8 @@ class Data(Config):
     line is a row and quotes are characters.
     `dedup`: what to do with texts found in more than one split or twice in one. `max_bad_rows`: more unusable rows
     than this (count, or share below 1) in one source is an error; fewer go to a quarantine file with their reasons.
+    `label_names`: other names for the classes of `source`, `selection_source` and `test_source`, `{theirs: ours}`; two
+    that get one name are one class.
     `fold`: train on one fold of a cross-validation; null: on the splits as they are.
     `unlabelled_source`: text of the domain that the model is to serve; its labels are not read. It takes the place of
     the rows that no split uses. `mix`: labelled rows of other domains, for `input.sample_mixing`. `feedback`: what was
@@ -144,6 +146,7 @@ class Data(Config):
     text: Column = "text"
     pair: Column | None = None
     label: Column = "label"
+    label_names: dict[str, str] = Field(default_factory=dict)
     language: Language = "en"
     splits: Splits = Splits()
     split_seed: int = 0
@@ -287,10 +290,12 @@ class Experiment(Config):
 
     @property
     def digest(self) -> str:
-        """Identity: 16 hex digits over every field; no preparations leave no trace."""
+        """Identity: 16 hex digits over every field; no preparations and no other names of labels leave no trace."""
         spec = self.spec()
         if not self.model.prepare:
             del spec["model"]["prepare"]
+        if not self.data.label_names:
+            del spec["data"]["label_names"]
         return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
 
 

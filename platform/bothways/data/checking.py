@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,11 @@ def check(
     records: Iterable[Record],
     task: TaskLike | None = None,
     known_classes: Collection[str] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Rows:
     """Divide records into accepted and rejected ones, as `task` (None: classification) reads them; nothing is lost.
 
-    `known_classes`: any other is a reason.
+    `known_classes`: any other is a reason. `names`: other names for labels, which count from here on.
     """
     task = task or TASKS.build("classification")
     rows = Rows(source=source)
@@ -60,6 +61,7 @@ def check(
         *texts, cell = values
         try:
             texts, label = task.read(texts, cell)
+            label = (names or {}).get(label, label)
             _refuse(texts, label)
             if known_classes is not None and (unknown := [c for c in task.classes(label) if c not in known_classes]):
                 raise Unusable(f"unknown label {unknown[0][:_EXCERPT]!r}")

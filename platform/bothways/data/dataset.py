@@ -154,14 +154,15 @@ def _read(data: config.Data, task: TaskLike) -> tuple[dict[str, Rows], list[str]
     columns = Columns(data.text, data.pair, data.label)
     named = {"train": data.source, "selection": data.selection_source, "test": data.test_source}
     own = parts(data.source, columns)
-    found = {"train": check(data.source, own["train"], task)}
+    names = data.label_names
+    found = {"train": check(data.source, own["train"], task, names=names)}
     known = {each for label in set(found["train"].labels) for each in task.classes(label)}
     for role in ROLES[1:]:
         if (source := named[role]) is not None:
             other = parts(source, columns)
-            found[role] = check(source, other.get(role, other["train"]), task, known)
+            found[role] = check(source, other.get(role, other["train"]), task, known, names)
         elif role in own:
-            found[role] = check(f"{data.source} ({role})", own[role], task, known)
+            found[role] = check(f"{data.source} ({role})", own[role], task, known, names)
     return found, usable_texts(own.get("unlabelled", ()))
 
 

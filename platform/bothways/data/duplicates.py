@@ -87,6 +87,12 @@ def _place(parts: Sequence[Rows], group: list[tuple[int, int]]) -> str:
     return f"{parts[part].texts[row].strip()[:60]!r} ({', '.join(where)})"
 
 
+def alike(text: str, pair: str = "") -> bytes:
+    """Equal for texts (and pairs) that differ at most in case, spaces and punctuation."""
+    key = _letters(text) + b"\0" + _letters(pair)
+    return f"{_canonical(text)}\0{_canonical(pair)}".encode() if key == b"\0" else key
+
+
 def _letters(text: str) -> bytes:
     """Letters and digits in lower case; the plain-English way is 10 times faster."""
     if text.isascii():

@@ -32,7 +32,12 @@ def _asset(source: str, columns: Columns) -> dict[str, Iterator[Record]]:
         raise UserError(f"asset {item.name!r} is a {item.kind}, not labelled text: see `bothways assets list`")
     if columns.pair is not None:
         raise UserError(f"asset {item.name!r} has single texts: leave data.pair out")
-    rows = item.read(resolve(source))
+    if columns.text != "text":
+        raise UserError(f"asset {item.name!r} has no column {columns.text!r}: leave data.text out")
+    named = ("label", *item.targets)
+    if columns.label not in (*named, None):
+        raise UserError(f"asset {item.name!r} has no column {columns.label!r} for data.label, only {', '.join(named)}")
+    rows = item.read(resolve(source), *([columns.label] if columns.label in item.targets else []))
     return {
         split: ((number, [text, label]) for number, (text, label) in enumerate(rows[split], 1))
         for split in ("train", "selection", "test", "unlabelled")

@@ -22,6 +22,7 @@ from bothways.config import Pipeline
 from bothways.data import Dataset
 from bothways.edges.hub import Event
 from bothways.errors import one_line
+from bothways.loop import Loop
 
 if TYPE_CHECKING:
     from bothways.edges.mlflow_store import Store
@@ -67,24 +68,29 @@ class MlflowTracker:
     While the store is away, what is to be written waits in order, and is tried again; what it never takes is in the
     sweep's record still, from which `replay` makes up for it. All writes can be repeated without doubling anything.
 
+    `dataset`: of a pipeline; None for a loop, whose stages have their own.
     `identity`: of the sweep, the same when it is resumed, another for a sweep that has come to bear its name.
     `problems`: what could not be written, one line each. `cpu_s`: what tracking has cost the processor so far.
     """
 
-    def __init__(self, pipeline: Pipeline, directory: Path, dataset: Dataset, identity: str) -> None:
+    def __init__(self, pipeline: Pipeline | Loop, directory: Path, dataset: Dataset | None, identity: str) -> None:
         storage = Path(pipeline.run.storage).resolve()
         storage.mkdir(parents=True, exist_ok=True)
         self.uri = tracking_uri(storage, pipeline.run.tracking_uri)
         self.problems: list[str] = []
         self.cpu_s = 0.0
         self._where = {"name": pipeline.name, "sweep": directory.name, "artifacts": storage / "mlartifacts"}
-        self._tags = git_tags(Path(__file__).parent) | {"bothways.data": dataset.digest, "bothways.id": identity}
+        self._tags = git_tags(Path(__file__).parent) | {"bothways.id": identity}
+        self._data: tuple[str, Dataset, str] | None = None
+        if dataset is not None:
+            assert isinstance(pipeline, Pipeline)
+            self._tags["bothways.data"] = dataset.digest
+            self._data = (pipeline.name, dataset, pipeline.experiment.data.source)
         self._store: Store | None = None
         self._queue: queue.Queue[Task | None] = queue.Queue()
         self._closing = threading.Event()
         self._closed_at, self._patience = 0.0, PATIENCE_S
         self._thread = threading.Thread(target=self._write, name="mlflow", daemon=True)
-        self._data = (pipeline.name, dataset, pipeline.experiment.data.source)
 
     def __enter__(self) -> MlflowTracker:
         self._thread.start()
@@ -189,7 +195,8 @@ class MlflowTracker:
         from bothways.edges.mlflow_store import Store
 
         store = Store(self.uri, tags=self._tags, **self._where)  # type: ignore[arg-type]
-        store.data(*self._data)
+        if self._data is not None:
+            store.data(*self._data)
         return store
 
 

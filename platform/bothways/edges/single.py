@@ -37,7 +37,7 @@ def train(pipeline: Pipeline, directory: Path, *, on_ray: bool, on_report: OnRep
             tracker.report(name, report.step, report.metrics)
             on_report(report)
 
-        how = _through_ray if on_ray else _here
+        how = through_ray if on_ray else _here
         result = how(pipeline, directory, dataset, record)
         tracker.end(name, result.status, result.test, result.model_dir, result.error)
     return result
@@ -55,7 +55,8 @@ def _here(pipeline: Pipeline, directory: Path, dataset: data.Dataset, on_report:
     )
 
 
-def _through_ray(pipeline: Pipeline, directory: Path, dataset: data.Dataset, on_report: OnReport) -> TrialResult:
+def through_ray(pipeline: Pipeline, directory: Path, dataset: data.Dataset, on_report: OnReport) -> TrialResult:
+    """Train by a lane of a cluster that is joined, or started, for it."""
     run = pipeline.run.model_copy(update={"lanes": 1})
     record = Record(directory / "events.jsonl")
 

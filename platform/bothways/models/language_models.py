@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining
@@ -141,6 +142,19 @@ def save(model: Any, checkpoint: Checkpoint, directory: Path) -> None:
     with atomic_directory(directory) as aside, models.quiet():
         model.save_pretrained(aside)
         tokenizer(checkpoint.path, checkpoint.vocabulary).save_pretrained(aside)
+        _keep_rest(model, checkpoint, aside / "model.safetensors")
+
+
+def _keep_rest(model: Any, checkpoint: Checkpoint, file: Path) -> None:
+    """Add what the checkpoint's body has and its language model has no use for (BERT's pooler): a task may read it."""
+    whole, info = AutoModel.from_pretrained(
+        checkpoint.path, dtype=torch.float32, local_files_only=True, output_loading_info=True
+    )
+    known = {*model.base_model.state_dict(), *info["missing_keys"]}
+    prefix = model.base_model_prefix
+    rest = {f"{prefix}.{name}": value for name, value in whole.state_dict().items() if name not in known}
+    if rest and file.exists():
+        safetensors.torch.save_file({**safetensors.torch.load_file(file), **rest}, file, metadata={"format": "pt"})
 
 
 def cut(model: Any, vocabulary: Vocabulary) -> None:

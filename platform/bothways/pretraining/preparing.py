@@ -27,9 +27,12 @@ from bothways.models import Bundle
 from bothways.models.language_models import Checkpoint, save
 from bothways.pretraining import Corpus, Record, Tell, counts, learn
 from bothways.pretraining.prepared_weights import digest_of, kept
+from bothways.registry import PREPARATIONS
 from bothways.tokenization import Vocabulary, tokenizer, used
 
 FORMAT = 1
+LANGUAGE_MODEL = "continued_pretraining"
+"""The preparation that makes one."""
 SAY_S = 10.0
 
 Weights = Mapping[str, Tensor]
@@ -164,6 +167,15 @@ def _shared(found: Prepared | None, stages: Sequence[Preparation], bundle: Bundl
 def _as_record(row: Sequence[float]) -> dict[str, Any]:
     values: dict[str, Any] = dict(zip((field.name for field in fields(Record)), row, strict=True))
     return values | {"steps": int(values["steps"])}
+
+
+def kept_stage(experiment: Experiment, asked: Mapping[str, Any]) -> Preparation:
+    """The continued pretraining whose language model is kept: the experiment's own, if it has one, with what is `asked`
+    otherwise (None: nothing)."""
+    own = [stage.spec() for stage in experiment.model.prepare if stage.name == LANGUAGE_MODEL]
+    spec = own[-1] if own else {"name": LANGUAGE_MODEL}
+    found: Preparation = PREPARATIONS.build({**spec, **{k: v for k, v in asked.items() if v is not None}})
+    return found
 
 
 def language_model(
