@@ -18,6 +18,11 @@ def machine() -> str:
     return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 
+COSTS_HEAD = """\
+# Rows a second of one core, written by two benchmarks with --costs: transforms.py and, for `models`, language_models.py.
+"""
+
+
 def row(**fields: object) -> None:
     """Prints one JSON line: the fields given, floats to four digits, and the machine."""
     rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in fields.items()}

@@ -203,7 +203,7 @@ def measure(language: Language, texts: list[str], run_peer: Peers, folder: Path)
 
 
 def keep(rates: dict[Language, dict[str, int]], texts: dict[Language, list[str]]) -> None:
-    """Writes the costs file: rates to two digits, more is the machine's mood."""
+    """Writes the costs file: rates to two digits, more is the machine's mood. Those of `models` stay as they are."""
     found = {
         "machine": measuring.machine(),
         "words": round(sum(len(text.split()) for text in texts["en"]) / len(texts["en"])),
@@ -213,9 +213,9 @@ def keep(rates: dict[Language, dict[str, int]], texts: dict[Language, list[str]]
             for name in TRANSFORMS.names()
             if any(name in of for of in rates.values())
         },
+        "models": yaml.safe_load(COSTS.read_text("utf-8")).get("models", {}),
     }
-    head = "# Rows a second of one core. Written by `python tests/benchmarks/transforms.py --costs`.\n"
-    COSTS.write_text(head + yaml.safe_dump(found, sort_keys=False), encoding="utf-8")
+    COSTS.write_text(measuring.COSTS_HEAD + yaml.safe_dump(found, sort_keys=False), encoding="utf-8")
 
 
 def main() -> None:

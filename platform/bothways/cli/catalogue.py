@@ -37,8 +37,10 @@ run `bothways list --format md > docs/methods.md`.
 A knob stands with its type, the values it accepts, its default, and where a search looks for it if the space names no
 range. *neutral*: the knobs with which a method does nothing, to the byte or the last bit. *rows/s*: texts a second of
 one core, from text to text with negators and numbers protected, of English sentences of {words} words and of Chinese
-reviews of {characters} characters, at p = 0.1 where there is a p and at the defaults else ({machine}). *passes*:
-of the model in a step, forward + backward, at the defaults.
+reviews of {characters} characters, at p = 0.1 where there is a p and at the defaults else ({machine}). Where a language
+model writes, it is SmolLM2-135M (`lm_sampling`), one of MiniLM-L6's size at p = 0.15 (`contextual_substitution`), or of
+T5-small's, once for each of two ways (`back_translation`), and its batch 8 rows. *passes*: of the model in a step,
+forward + backward, at the defaults.
 """
 
 
@@ -79,7 +81,7 @@ def _describe(family: str, member: type[Component]) -> dict[str, Any]:
     }
     if family == "transform":
         transform: Any = member
-        described |= {"train_only": transform.train_only, "rows/s": _costs()["transforms"].get(member.name, {})}
+        described |= {"train_only": transform.train_only, "rows/s": _rates().get(member.name, {})}
     if family == "objective":
         objective: Any = member()
         described["passes"] = list(objective.passes)
@@ -87,6 +89,12 @@ def _describe(family: str, member: type[Component]) -> dict[str, Any]:
 
 
 @cache
+def _rates() -> dict[str, dict[str, float]]:
+    """Rows a second by transform and language."""
+    costs = _costs()
+    return {**costs["transforms"], **costs["models"]}
+
+
 def _costs() -> Any:
     return read(COSTS).data
 
