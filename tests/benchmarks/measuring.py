@@ -19,7 +19,7 @@ def machine() -> str:
 
 
 COSTS_HEAD = """\
-# Rows a second of one core, written by two benchmarks with --costs: transforms.py and, for `models`, language_models.py.
+# Rows a second of one core, by two benchmarks with --costs: transforms.py and, for `models`, language_models.py.
 """
 
 
