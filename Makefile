@@ -39,7 +39,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 tune: $(VENV)/.installed ## search both sides jointly: PIPELINE=pipelines/sentiment.yaml ARGS="key=value …"
 	$(BIN)/python -m bothways tune $(PIPELINE) $(ARGS)
 
-test: $(VENV)/.installed ## the tests without Ray, in under a minute; ARGS go to pytest
+test: $(VENV)/.installed ## the tests without Ray, in about a minute; ARGS go to pytest
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 check: $(VENV)/.installed ## all that CI checks: style, types, import direction, every test that needs no GPU
