@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -45,12 +46,16 @@ def ensemble(
     if metric not in task.directions:
         raise UserError(f"--metric {metric}: there are {', '.join(task.directions)}")
     made = make(found, load=data.load, method=method.value, k=k, metric=metric, out=out)
+    told = made.selection if form is Format.json else dict.fromkeys((metric, *task.ranking))
+
+    def scores(metrics: Mapping[str, float]) -> dict[str, str]:
+        return {f"selection/{name}": f"{metrics[name]:.4f}" for name in told}
+
     rows = [
-        {"model": c.name, "used": "yes" if c.name in made.members else "no"}
-        | {f"selection/{name}": f"{value:.4f}" for name, value in c.metrics.items()}
+        {"model": c.name, "used": "yes" if c.name in made.members else "no", **scores(c.metrics)}
         for c in made.candidates
     ]
-    scored = {f"selection/{name}": f"{value:.4f}" for name, value in made.selection.items()}
+    scored = scores(made.selection)
     show([*rows, {"model": f"{method.value} of {len(made.members)}", "used": "", **scored}], form)
     if form is Format.json:
         return
