@@ -108,7 +108,7 @@ def _cells(member: Mapping[str, Any]) -> dict[str, Any]:
         "languages": " ".join(member["languages"]),
         "neutral": neutral,
         "applies": "in training" if member.get("train_only") else "always",
-        "rows/s": "\n".join(f"{language} {rate:,}" for language, rate in member.get("rows/s", {}).items()),
+        "rows/s": "\n".join(f"{language} {rate:,g}" for language, rate in member.get("rows/s", {}).items()),
         "passes": " + ".join(map(str, member.get("passes", ()))),
     }
 
