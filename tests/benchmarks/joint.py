@@ -26,11 +26,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from domain import trained
 
 from bothways import analysis, assets, data
 from bothways.config import Experiment
-from bothways.edges.local import OneWorker, execute
-from bothways.training.trial import Trial
 from bothways.training.workspace import Workspace
 
 NAMES = {"fresh": "positive", "rotten": "negative"}
@@ -104,24 +103,6 @@ def sources(folder: Path, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
     return {"noise": arms, **{name: dict.fromkeys(SETTINGS[name], few) for name in ("few", "weights")}}
 
 
-def trained(experiment: Experiment, workspace: Workspace) -> list[bool]:
-    """Which test rows the experiment gets right, in the order of their ids."""
-    dataset = data.load(experiment.data)
-    with tempfile.TemporaryDirectory() as folder:
-        trial = Trial(
-            experiment,
-            dataset,
-            collective=OneWorker(),
-            execute=execute,
-            workspace=workspace,
-            directory=Path(folder),
-        )
-        for _ in trial.reports():
-            pass
-        order = np.argsort(dataset.test["id"].to_numpy(), kind="stable")
-        return [bool(hit) for hit in np.array(trial.score_test().hits)[order]]
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
@@ -157,7 +138,7 @@ def main() -> None:
                     **SETTINGS[setting][arm],
                 )
                 began = time.monotonic()
-                hits = "".join("01"[hit] for hit in trained(experiment, workspace))
+                hits = "".join("01"[hit] for hit in trained(experiment, workspace, data.load(experiment.data)))
                 known[key] = {"key": key, "seconds": round(time.monotonic() - began, 1), "hits": hits}
                 if chosen.table:
                     with chosen.table.open("a") as opened:

@@ -5,12 +5,13 @@ The vocabulary matrix is most of a small encoder's arithmetic, and masking asks 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bothways.input_side.preparation import TokenBatch
+from bothways.input_side.preparation import Learner, TokenBatch
 from bothways.input_side.transform import chosen
 from bothways.lazy import functional, torch
 from bothways.seeding import U64, streams
@@ -96,3 +97,18 @@ def scores(logits: Tensor, targets: Tensor) -> dict[str, float]:
             "top1": float((before < 1).sum()),
             "top5": float((before < 5).sum()),
         }
+
+
+class TokenLearner(Learner):
+    """One that predicts tokens and nothing else."""
+
+    @abstractmethod
+    def predicted(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Logits (M, V) of the predicted tokens, and what they are, int64 (M,)."""
+
+    def loss(self, batch: TokenBatch) -> Tensor:
+        return mean_loss(*self.predicted(batch))
+
+    def measure(self, batch: TokenBatch) -> Mapping[str, float]:
+        with torch.no_grad():
+            return scores(*self.predicted(batch))

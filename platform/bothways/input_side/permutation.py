@@ -12,13 +12,12 @@ what is predicted later never sees what was predicted before.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bothways.input_side.language_modelling import at_least_one, mean_loss, scores, token_bits
-from bothways.input_side.preparation import Learner, Source, TokenBatch
+from bothways.input_side.language_modelling import TokenLearner, at_least_one, token_bits
+from bothways.input_side.preparation import Source, TokenBatch
 from bothways.input_side.transform import again
 from bothways.lazy import torch
 from bothways.seeding import F64, below
@@ -31,7 +30,7 @@ LONGEST = 5
 """Tokens of a span that is predicted."""
 
 
-class PermutedTokens(Learner):
+class PermutedTokens(TokenLearner):
     """XLNet at work."""
 
     def __init__(self, source: Source, share: float) -> None:
@@ -42,14 +41,7 @@ class PermutedTokens(Learner):
         self._device = source.device
         self._share = share
 
-    def loss(self, batch: TokenBatch) -> Tensor:
-        return mean_loss(*self._predicted(batch))
-
-    def measure(self, batch: TokenBatch) -> Mapping[str, float]:
-        with torch.no_grad():
-            return scores(*self._predicted(batch))
-
-    def _predicted(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    def predicted(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Logits (M, V) of the predicted tokens, and what they are, (M,)."""
         arrays = factorised(batch, self._share)
         targets = arrays.pop("labels")

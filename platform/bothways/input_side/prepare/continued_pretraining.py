@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import Field
 
 from bothways.errors import UserError
-from bothways.input_side.language_modelling import drawn_tokens, logits_at, mean_loss, outputs_at, scores
+from bothways.input_side.language_modelling import TokenLearner, drawn_tokens, logits_at, mean_loss, outputs_at, scores
 from bothways.input_side.permutation import PermutedTokens
 from bothways.input_side.preparation import NO_CLAIM, Kind, Learner, Preparation, Source, TokenBatch
 from bothways.input_side.transform import again, chosen
@@ -148,7 +148,7 @@ def corrupted(ids: Ints, drawn: Bools, bits: U64, mask_id: int, ordinary: Ints) 
     return result
 
 
-class NextTokens(Learner):
+class NextTokens(TokenLearner):
     """A causal language model at work."""
 
     def __init__(self, source: Source) -> None:
@@ -158,14 +158,7 @@ class NextTokens(Learner):
         self.new = loaded.new
         self._device = source.device
 
-    def loss(self, batch: TokenBatch) -> Tensor:
-        return mean_loss(*self._predicted(batch))
-
-    def measure(self, batch: TokenBatch) -> Mapping[str, float]:
-        with torch.no_grad():
-            return scores(*self._predicted(batch))
-
-    def _predicted(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    def predicted(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         followed = np.zeros_like(batch.real)
         followed[:, :-1] = batch.real[:, 1:]
         where = torch.from_numpy(followed).to(self._device)

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from bothways.errors import UserError
-from bothways.input_side.language_modelling import logits_at, mean_loss, scores
+from bothways.input_side.language_modelling import TokenLearner, logits_at, mean_loss, scores
 from bothways.input_side.preparation import Learner, Preparation, Source, TokenBatch
 from bothways.input_side.transform import chosen
 from bothways.lazy import functional, torch
@@ -106,7 +106,7 @@ class TwoViews(Learner):
         return logits, torch.arange(len(batch), device=self._device)
 
 
-class Denoising(Learner):
+class Denoising(TokenLearner):
     """TSDAE at work."""
 
     def __init__(self, source: Source, pooling: Pooling, deletion: float) -> None:
@@ -122,14 +122,7 @@ class Denoising(Learner):
         self._pooling: Pooling = pooling
         self._deletion = deletion
 
-    def loss(self, batch: TokenBatch) -> Tensor:
-        return mean_loss(*self._predicted(batch))
-
-    def measure(self, batch: TokenBatch) -> Mapping[str, float]:
-        with torch.no_grad():
-            return scores(*self._predicted(batch))
-
-    def _predicted(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    def predicted(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         device = self._source.device
         left = self._left(batch).inputs(device)
         vectors = pooled(self.body(**left).last_hidden_state, left["attention_mask"], self._pooling)
