@@ -133,6 +133,22 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
+def test_a_store_whose_maker_is_killed_can_be_made_again(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    script = f"from bothways.edges.mlflow_store import _made_whole; _made_whole({uri!r})"
+    with subprocess.Popen([sys.executable, "-c", script]) as maker:
+        while not any(file.stat().st_size for file in tmp_path.glob(".making-*/mlflow.db")):
+            assert maker.poll() is None, "the store was made before it could be killed"
+            time.sleep(0.01)
+        maker.kill()
+    assert not (tmp_path / "mlflow.db").exists()
+    with tracker(tmp_path, uri) as again:
+        for event in story(tmp_path):
+            again(event)
+    assert again.problems == []
+    assert set(TRIALS) < set(kept(uri))
+
+
 def test_what_happens_while_the_server_is_away_is_written_when_it_is_back(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ import mlflow
 import mlflow.pyfunc
 from mlflow import entities
 from mlflow.models import Model, ModelSignature
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.types import ColSpec, Schema
 
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "interrupted": "KILLED", "failed": "FAILED"}
@@ -78,6 +80,26 @@ def flat(spec: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
+def _made_whole(uri: str) -> None:
+    """Make a SQLite store that is not there yet beside its place, and move it there when it is complete.
+
+    MLflow makes a store table by table, and can neither open nor mend one whose maker was killed.
+    """
+    place = Path(uri.removeprefix("sqlite:///")).resolve()
+    if not uri.startswith("sqlite:///") or place.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=place.parent) as scratch:
+        made = Path(scratch) / place.name
+        SqlAlchemyStore(f"sqlite:///{made}", place.parent.as_uri()).engine.dispose()
+        try:
+            place.hardlink_to(made)
+        except FileExistsError:  # another process was first: its store stays
+            pass
+        except OSError:  # a file system without hard links
+            made.replace(place)
+
+
 class Store:
     """The runs of one sweep: a parent, and a child for each trial. Opening it finds or makes the parent."""
 
@@ -87,6 +109,7 @@ class Store:
         warnings.filterwarnings("ignore", module=r"mlflow\..*")
         with _environment_kept():
             mlflow.set_tracking_uri(uri)
+        _made_whole(uri)
         self._client = mlflow.MlflowClient(uri)
         self._tags = {"bothways.sweep": sweep, "bothways.version": __version__, **tags}
         self._steps: dict[str, int] = {}
