@@ -2,7 +2,8 @@
 
 Their WordNet is the asset `wordnet`, their stop words none, so that they look nothing up in a list of them. What nlpaug
 has for synonyms needs a download, and so has no place here. textaugment is told how many words to change and not which
-share of them, row by row. AEDA's number of marks is its own, one to a third of the words.
+share of them, row by row. AEDA's number of marks is its own, one to a third of the words. textattack needs flair, which
+needs a transformers below 5: beside ours it is left out, and its operations here have not been run.
 """
 
 from __future__ import annotations
