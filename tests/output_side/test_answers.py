@@ -16,6 +16,7 @@ from bothways.batches.batching import Encode, collate, evaluation_views
 from bothways.contracts import NO_LABEL, Batch, Drawn, Said
 from bothways.errors import UserError
 from bothways.output_side.answers import PolicyGradient, token_log_probabilities
+from bothways.output_side.objectives.language_feedback import worth
 from bothways.output_side.rewards import Reward
 from bothways.registry import OBJECTIVES, REWARDS, TASKS
 from bothways.tasks.classification import Classification
@@ -246,6 +247,23 @@ def said(answer: str, reference: str) -> Said:
 )
 def test_what_answers_are_worth(spec: Any, answer: str, reference: str, worth: float) -> None:
     assert REWARDS.build(spec)(said(answer, reference), None)[0] == pytest.approx(worth, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("answer", "better", "worse", "reward"),
+    [
+        ("good", "good", "bad", 1.0),
+        ("bad", "good", "bad", -1.0),
+        ("dull", "good", "bad", 0.0),
+        ("tool for text", "old tool for text", "a tool", 6 / 7 - 1 / 2),
+        ("good", "good", "good", 1.0),  # nothing was wrong with it
+        ("bad", "good", "good", 0.0),
+    ],
+)
+def test_feedback_rewards_what_is_like_the_revision_and_not_like_what_was_revised(
+    answer: str, better: str, worse: str, reward: float
+) -> None:
+    assert worth(answer, better, worse) == pytest.approx(reward)
 
 
 def test_a_package_adds_a_reward_by_an_entry_point(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ L = supervised * CE + strength * L_F, over rows of feedback beside the batch, in
   it was said of and the text: the model learns what a better answer is from what was wrong with another.
 - `reward`: the feedback is a reward, which a policy gradient (`group_relative`, see `output_side/answers.py`) raises:
   an answer drawn from the model is worth its likeness to the revision less its likeness to the answer that was
-  revised, by the F1 of their words; for classes, 1, -1, or 0 for any other.
+  revised, by the F1 of their words; for classes, 1, -1, or 0 for any other. Where the answer was good, and is its own
+  revision, the likeness to it is all.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class LanguageFeedback(Objective):
 
         def likeness(said: Said) -> list[float]:
             triples = zip(said.answers, said.references, wrong, strict=True)
-            return [_like(answer, better) - _like(answer, worse) for answer, better, worse in triples]
+            return [worth(answer, better, worse) for answer, better, worse in triples]
 
         found = gradient(forward, batch, chosen, task, likeness)
         return self._weighed(found.hard, found.soft, {"reward": found.reward, "divergence": found.divergence})
@@ -118,6 +119,11 @@ class LanguageFeedback(Objective):
     def _weighed(self, hard: Tensor, learnt: Tensor, parts: Mapping[str, Tensor]) -> Loss:
         total = self.supervised * hard + self.strength * learnt
         return Loss(total=total, parts={"supervised": hard.detach(), **parts})
+
+
+def worth(answer: str, better: str, worse: str) -> float:
+    """An answer's reward, where `worse` was revised to `better`."""
+    return _like(answer, better) - (_like(answer, worse) if worse != better else 0.0)
 
 
 def _like(answer: str, other: str) -> float:
