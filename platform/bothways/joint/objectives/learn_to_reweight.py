@@ -98,6 +98,5 @@ def _alike(forward: Forward, labels: Tensor) -> Tensor | None:
     among them counts alike; None if the labels are not one class a row."""
     if labels.dim() > 1 or labels.is_floating_point():
         return None
-    everyone = forward.gather(labels)
-    classes, counts = everyone.unique(return_counts=True)
-    return len(everyone) / (len(classes) * counts[torch.searchsorted(classes, labels)])
+    counts = forward.gather(labels).bincount()
+    return counts.sum() / ((counts > 0).sum() * counts[labels])
