@@ -213,8 +213,6 @@ def refuse_misfit(experiment: Experiment) -> Experiment:
             raise UserError(f"objective {term.objective.name} learns from feedback: name some in data.feedback")
     if task.places and experiment.input.reconstruct:
         raise UserError(f"the labels of {task.name} are places in the text: leave input.reconstruct out")
-    if task.writes and experiment.model.vocabulary != "whole":
-        raise UserError(f"{task.name} writes text, for which it needs all words: set model.vocabulary to whole")
     if experiment.data.label_names and task.name != "classification":
         raise UserError(f"data.label_names renames classes, and is not for the task {task.name}: leave it out")
     task.check(experiment)
