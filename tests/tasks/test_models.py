@@ -3,6 +3,7 @@ loads without us."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bothways.data import Dataset
 from bothways.output_side.trainable import head_parameters
 from bothways.predict import Predictor
 from bothways.registry import OBJECTIVES, TASKS
+from bothways.tokenization import Vocabulary
 from bothways.training import ModelForward
 from bothways.training.trial import Trial
 from bothways.training.workspace import Workspace
@@ -98,6 +100,34 @@ def test_training_computes_what_evaluation_does_and_reaches_every_parameter(fami
     trained.mean().backward()
     assert [name for name, value in bundle.module.named_parameters() if value.grad is None] == []
     assert {id(value) for value in head_parameters(bundle.module)} < {id(v) for v in bundle.module.parameters()}
+
+
+@pytest.mark.parametrize(("family", "spec"), MODELS[:4], ids=IDS[:4])
+def test_of_the_tokens_that_are_kept_a_model_says_what_the_whole_one_says(family: str, spec: dict[str, Any]) -> None:
+    task = TASKS.build(spec)
+    kept = Vocabulary.of({0, *range(2, 40)} - {5})
+    whole, small = (models.load(tiny.model_dir(family), (), vocabulary=what, task=task) for what in (None, kept))
+    for bundle in (whole, small):
+        models.reset(bundle, labels=(), dropout=0.0, seed=3)
+    read, said = [2, 7, 30, 12, 3], [2, 8, 39]
+
+    def logits(bundle: models.Bundle, new: Callable[[int], int]) -> Tensor:
+        inputs = {"input_ids": torch.tensor([[*map(new, read)]])}
+        if spec["name"] == "seq2seq":
+            inputs["decoder_input_ids"] = torch.tensor([[*map(new, said)]])
+        with torch.no_grad():
+            found: Tensor = bundle.module.eval()(**inputs).logits
+        return found
+
+    assert torch.allclose(logits(small, kept.new), logits(whole, int)[..., kept.ids.tolist()], atol=1e-6)
+    assert (small.start_id is None) == (whole.start_id is None)
+    assert whole.start_id is None or small.start_id == kept.new(whole.start_id)
+    large = {
+        name
+        for name, value in small.module.named_parameters()
+        if len(value) == len(whole.module.get_input_embeddings().weight)
+    }
+    assert large == set()
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "roberta"])

@@ -19,7 +19,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils import logging
 
 from bothways import assets, config, seeding
