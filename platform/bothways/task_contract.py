@@ -31,11 +31,12 @@ class Architecture:
     """The transformers model a task needs.
 
     `auto`: classes of transformers by name; the first that knows the model's type is taken. `settings`: values for its
-    configuration, those of a new head as a rule.
+    configuration, those of a new head as a rule. `decoder_layers`: of the decoder that an encoder becomes; None: all.
     """
 
     auto: tuple[str, ...]
     settings: tuple[tuple[str, Any], ...] = ()
+    decoder_layers: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from bothways import models
 from bothways.batches.batching import Encode, collate, evaluation_views
 from bothways.contracts import NO_LABEL, Batch
 from bothways.data import Dataset
+from bothways.errors import UserError
 from bothways.output_side.trainable import head_parameters
 from bothways.predict import Predictor
 from bothways.registry import OBJECTIVES, TASKS
@@ -128,6 +129,20 @@ def test_of_the_tokens_that_are_kept_a_model_says_what_the_whole_one_says(family
         if len(value) == len(whole.module.get_input_embeddings().weight)
     }
     assert large == set()
+
+
+def test_the_decoder_may_have_the_first_layers_of_the_encoder_only() -> None:
+    task = TASKS.build({**WRITING[0], "decoder_layers": 2})
+    bundle = bundle_of("bert", task)
+    encoder, decoder = bundle.module.encoder.encoder.layer, bundle.module.decoder.bert.encoder.layer
+    assert (len(encoder), len(decoder)) == (3, 2)
+    own = {name: value for name, value in decoder.state_dict().items() if "crossattention" not in name}
+    assert own and all(torch.equal(value, encoder.state_dict()[name]) for name, value in own.items())
+    assert losses(bundle, task, batch_of(bundle, task, ROWS)).isfinite().all()
+    assert "decoder_layers" not in TASKS.build(WRITING[0]).spec()
+    for family, layers, message in (("bert", 4, "but it has 3 layers"), ("t5", 1, "leave task.decoder_layers out")):
+        with pytest.raises(UserError, match=message):
+            models.load(tiny.model_dir(family), (), task=TASKS.build({**WRITING[0], "decoder_layers": layers}))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "roberta"])

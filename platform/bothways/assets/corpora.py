@@ -138,7 +138,7 @@ def inews(folder: Path) -> None:
     """News articles, each split a pickle of titles, contents and class numbers. The text is the article's title and
     its content, whose line breaks were stored as backslash and n.
 
-    `headline`: the title without the name of a topic or site behind it, where it is whole. `content`: the content without
+    `headline`: the title without the name of a topic or site behind it, where it is whole. `content`: that without
     lines that are the headline, where some is left and does not say it.
     """
     for split, name in (("train", "train"), ("selection", "dev"), ("test", "test")):

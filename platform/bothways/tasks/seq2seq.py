@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from bothways.contracts import NO_LABEL, Batch
-from bothways.registry import TASKS
+from bothways.registry import TASKS, unless
 from bothways.task_contract import Architecture, Reader
 from bothways.tasks._writing import WritingTask, up_to_end
 
@@ -24,13 +25,19 @@ if TYPE_CHECKING:
 
 @TASKS.register("seq2seq")
 class Seq2Seq(WritingTask):
-    """An encoder-decoder (T5, BART, …) writes the target; of an encoder (BERT, …) it becomes one."""
+    """An encoder-decoder (T5, BART, …) writes the target; of an encoder (BERT, …) it becomes one.
+
+    `decoder_layers`: how many of an encoder's layers its decoder has, the first ones; null: all. Reading is done once,
+    writing token by token, so that few save time (deep encoder, shallow decoder, Kasai et al. 2021).
+    """
 
     term = "sequence to sequence: summarisation, translation"
     source = "Sutskever et al. 2014; encoders as both halves, Rothe et al. 2020"
 
+    decoder_layers: Annotated[int | None, Field(ge=1), unless(None)] = None
+
     def architecture(self, classes: tuple[str, ...]) -> Architecture:
-        return Architecture(auto=("AutoModelForSeq2SeqLM", "EncoderDecoderModel"))
+        return Architecture(auto=("AutoModelForSeq2SeqLM", "EncoderDecoderModel"), decoder_layers=self.decoder_layers)
 
     def encode(self, rows: pa.Table, columns: Sequence[str], reader: Reader) -> dict[str, pa.Array]:
         """`decoder_input_ids` and `label`, lists of equal length."""
