@@ -20,7 +20,7 @@ from bothways.batches.batching import Encode, collate, evaluation_views
 from bothways.contracts import NO_LABEL, Batch
 from bothways.data import Dataset
 from bothways.errors import UserError
-from bothways.output_side.trainable import head_parameters
+from bothways.output_side.trainable import head_parameters, names_of, stack
 from bothways.predict import Predictor
 from bothways.registry import OBJECTIVES, TASKS
 from bothways.tokenization import Vocabulary
@@ -129,6 +129,17 @@ def test_of_the_tokens_that_are_kept_a_model_says_what_the_whole_one_says(family
         if len(value) == len(whole.module.get_input_embeddings().weight)
     }
     assert large == set()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_the_head_of_an_encoder_that_became_both_halves_is_what_is_new(family: str) -> None:
+    bundle = bundle_of(family, TASKS.build(WRITING[0]))
+    named = dict(bundle.module.named_parameters())
+    new = [name for name in named if name not in bundle.base]
+    assert names_of(bundle.module, head_parameters(bundle.module)) == new
+    assert any("crossattention" in name for name in new) and not any("embeddings" in name for name in new)
+    first, *others = stack(bundle.module)
+    assert first == new and {*first, *(name for level in others for name in level)} == {*named}
 
 
 def test_the_decoder_may_have_the_first_layers_of_the_encoder_only() -> None:
