@@ -1,7 +1,8 @@
 """Sequence to sequence: a text is written from a text. Summarisation, translation (Sutskever et al. 2014).
 
 For encoder-decoders (T5, BART); an encoder becomes one, with itself as the decoder and new cross-attention (Rothe et
-al. 2020). The label of token t is target token t; the decoder reads the target one token behind.
+al. 2020). The label of token t is target token t; the decoder reads the target one token behind. A start token that the
+tokenizer puts before the target is left out where the decoder begins with that token anyway.
 """
 
 from __future__ import annotations
@@ -45,11 +46,16 @@ class Seq2Seq(WritingTask):
 
         inputs = reader.inputs(*(rows[name] for name in columns))
         target = reader.inputs(rows["label"], max_length=self.target_length)["input_ids"]
-        ids, offsets = target.flatten().to_numpy(), target.offsets.to_numpy()
+        ids, counts = target.flatten().to_numpy(), np.diff(target.offsets.to_numpy())
+        starts = (np.cumsum(counts) - counts)[counts > 0]
+        again = starts[ids[starts] == reader.start]  # else it would have to be told from the first token by its place
+        counts = counts - np.bincount(np.searchsorted(np.cumsum(counts), again, "right"), minlength=len(counts))
+        ids = np.delete(ids, again)
         read = np.roll(ids, 1)
-        read[offsets[:-1][np.diff(offsets) > 0]] = reader.start
-        decoder = pa.ListArray.from_arrays(offsets, pa.array(read, pa.int32()))
-        return {**inputs, "decoder_input_ids": decoder, "label": target, "reference": rows["label"]}
+        read[(np.cumsum(counts) - counts)[counts > 0]] = reader.start
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+        decoder, label = (pa.ListArray.from_arrays(offsets, pa.array(part, pa.int32())) for part in (read, ids))
+        return {**inputs, "decoder_input_ids": decoder, "label": label, "reference": rows["label"]}
 
     def write(self, module: Any, batch: Batch, temperature: float | None = None, **ids: int | None) -> Tensor:
         inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
