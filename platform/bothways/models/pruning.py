@@ -31,7 +31,7 @@ def prune(model: Any, vocabulary: Vocabulary) -> None:
                 if isinstance(part, nn.Embedding):
                     padding = part.padding_idx
                     part.num_embeddings = len(rows)
-                    part.padding_idx = vocabulary.new(padding) if padding in kept else None
+                    part.padding_idx = vocabulary.new(padding) if padding is not None and padding in kept else None
         if "final_logits_bias" in part._buffers:  # BART and its kin
             part.final_logits_bias = part.final_logits_bias[:, rows]
     parts = [part for part in model.modules() if hasattr(part, "config")]
