@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 
 import pytest
@@ -148,6 +148,18 @@ def test_the_pipeline_in_readme_is_a_pipeline(tmp_path: Path, capsys: pytest.Cap
     file.write_text(block("yaml", "Your own data"), "utf-8")
     (tmp_path / "reviews.csv").write_text("review,stars\ngood,1\nbad,0\n", "utf-8")
     assert run(["check", str(file)]) == 0, capsys.readouterr().err
+
+
+def test_a_pipeline_opens_with_its_command_and_what_to_expect_and_is_in_readme() -> None:
+    files = sorted((ROOT / "pipelines").glob("*.yaml"))
+    assert len(files) > 5
+    for file in files:
+        header = "".join(takewhile(lambda line: line.startswith("#"), file.open(encoding="utf-8")))
+        assert re.search(
+            rf"^#   .*bothways (tune|train|few-shot|loop) pipelines/{file.name}\b", header, re.MULTILINE
+        ), file
+        assert "On two cores: " in header.replace("\n# ", " ") and "Expected: " in header.replace("\n# ", " "), file
+        assert f"pipelines/{file.name}" in README, file
 
 
 def test_the_links_in_the_documents_lead_somewhere() -> None:

@@ -31,11 +31,12 @@ class Architecture:
     """The transformers model a task needs.
 
     `auto`: classes of transformers by name; the first that knows the model's type is taken. `settings`: values for its
-    configuration, those of a new head as a rule.
+    configuration, those of a new head as a rule. `decoder_layers`: of the decoder that an encoder becomes; None: all.
     """
 
     auto: tuple[str, ...]
     settings: tuple[tuple[str, Any], ...] = ()
+    decoder_layers: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,8 +214,6 @@ def refuse_misfit(experiment: Experiment) -> Experiment:
             raise UserError(f"objective {term.objective.name} learns from feedback: name some in data.feedback")
     if task.places and experiment.input.reconstruct:
         raise UserError(f"the labels of {task.name} are places in the text: leave input.reconstruct out")
-    if task.writes and experiment.model.vocabulary != "whole":
-        raise UserError(f"{task.name} writes text, for which it needs all words: set model.vocabulary to whole")
     if experiment.data.label_names and task.name != "classification":
         raise UserError(f"data.label_names renames classes, and is not for the task {task.name}: leave it out")
     task.check(experiment)

@@ -117,6 +117,9 @@ def test_translations_are_those_of_the_text_as_it_is(tmp_path: Path) -> None:
     assert ("description", "与机器对弈，或观看 GNU 象棋自行对弈。") in found
     assert found[("description", "一个程序库。")] == "A library."  # its summary was left in English
     assert len(found) == 3
+    kinds = {kind: readers.json_lines(tmp_path, text=kind, label="target") for kind in ("summary", "description")}
+    texts = {kind: [text for rows in read.values() for text, _ in rows] for kind, read in kinds.items()}
+    assert texts["summary"] == ["a game of chess"] and len(texts["description"]) == 2
 
 
 def compiled(messages: dict[str, str]) -> bytes:

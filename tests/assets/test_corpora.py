@@ -90,16 +90,23 @@ def test_a_mail_is_its_subject_and_its_plain_body(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
 
 
-def test_news_keep_their_title_apart_too(tmp_path: Path) -> None:
+def test_news_have_what_follows_their_title_apart_too(tmp_path: Path) -> None:
+    long = "这是一篇足够长的报道，里面没有说它的标题是什么。"
+    articles = [
+        ("兰州警方打掉套路贷团伙_兰州", f"原标题：兰州警方打掉套路贷团伙\\n{long}\\n\\n 完。", "first"),
+        ("兰州警方打掉套路贷团伙", f"据报道，兰州警方打掉套路贷团伙，{long}", "said within the article"),
+        ("...兰州警方打掉套路贷团伙", long, "cut"),
+        ("标题", long, "too short"),
+        ("兰州警方打掉套路贷团伙", "兰州警方打掉套路贷团伙", "nothing else"),
+    ]
     for name in ("train", "dev", "test"):
-        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps((["标题"], [f"第一行\\n{name}"], [2])))
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps([*zip(*articles, strict=True)]))
     corpora.inews(tmp_path)
-    rows = readers.json_lines(tmp_path)
-    assert rows == {
-        split: [(f"标题\n第一行\n{name}", "2")]
-        for split, name in (("selection", "dev"), ("test", "test"), ("train", "train"))
-    }
-    assert json.loads((tmp_path / "test.jsonl").read_text("utf-8"))["title"] == "标题"
+    texts = [(f"{title}\n{content}".replace("\\n", "\n"), label) for title, content, label in articles]
+    assert readers.json_lines(tmp_path) == dict.fromkeys(("selection", "test", "train"), texts)
+    apart = readers.json_lines(tmp_path, text="content", label="headline")
+    assert apart["test"] == [(f"{long}\n完。", "兰州警方打掉套路贷团伙")]
+    assert len(readers.json_lines(tmp_path, label="title")["train"]) == 5
 
 
 class Evil:

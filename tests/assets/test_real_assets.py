@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from bothways import assets
+from bothways.assets import readers
 from bothways.assets.files import sha256
 from bothways.assets.readers import Rows
 from bothways.config import Data
@@ -116,6 +117,9 @@ def test_spamassassin_and_inews_have_their_rows() -> None:
     news = read("inews")
     assert counts(news) == {"train": 5355, "selection": 999, "test": 999}
     assert {label for _, label in news["train"]} == {"0", "1", "2"}
+    headlines = readers.json_lines(assets.resolve("asset:inews"), text="content", label="headline")
+    assert counts(headlines) == {"train": 4103, "selection": 736, "test": 758}
+    assert not any(headline in text for rows in headlines.values() for text, headline in rows)
 
 
 @pytest.mark.slow

@@ -119,5 +119,16 @@ def test_an_asset_s_other_column_may_be_the_label_and_no_unknown_one_is(
         labels(Columns("text", None, "summary"))
     with pytest.raises(UserError, match=r"'spamassassin' has no column 'target' for data\.label, only label"):
         labels(Columns("text", None, "target"), "spamassassin")
-    with pytest.raises(UserError, match=r"no column 'body': leave data\.text out"):
+    with pytest.raises(UserError, match=r"no column 'body' for data\.text, only text$"):
         labels(Columns("body", None, "label"))
+
+
+def test_rows_without_the_text_that_is_asked_for_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kinds = ("summary", "description")
+    rows = [{"text": f"text {i}", "label": kinds[i % 2], "target": f"{i}", kinds[i % 2]: f"text {i}"} for i in range(5)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(sources, "resolve", lambda source: tmp_path)
+    found = [values for _, values in sources.parts("asset:debian_zh", Columns("summary", None, "target"))["train"]]
+    assert found == [["text 0", "0"], ["text 2", "2"], ["text 4", "4"]]
+    with pytest.raises(UserError, match=r"'debian_zh' has no column 'title' for data\.text, only text, summary, desc"):
+        sources.parts("asset:debian_zh", Columns("title", None, "target"))

@@ -80,6 +80,9 @@ def test_a_decoder_beside_an_encoder_reads_the_target_one_token_behind() -> None
         [0, *ids("[CLS]", "good"), 0],
         [0, *ids("[CLS]", "bad", "dull")],
     ]
+    same = made(task, "bert", [["the film"], ["a"]], ["good", "bad dull awful"], start=2)
+    assert same.labels.tolist() == [[*ids("good", "[SEP]"), _], ids("bad", "dull", "[SEP]")]
+    assert same.inputs["decoder_input_ids"].tolist() == [[*ids("[CLS]", "good"), 0], ids("[CLS]", "bad", "dull")]
 
 
 def test_a_words_tag_is_at_its_first_token() -> None:

@@ -3,6 +3,7 @@ loads without us."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from bothways import models
 from bothways.batches.batching import Encode, collate, evaluation_views
 from bothways.contracts import NO_LABEL, Batch
 from bothways.data import Dataset
-from bothways.output_side.trainable import head_parameters
+from bothways.errors import UserError
+from bothways.output_side.trainable import head_parameters, names_of, stack
 from bothways.predict import Predictor
 from bothways.registry import OBJECTIVES, TASKS
+from bothways.tokenization import Vocabulary
 from bothways.training import ModelForward
 from bothways.training.trial import Trial
 from bothways.training.workspace import Workspace
@@ -98,6 +101,55 @@ def test_training_computes_what_evaluation_does_and_reaches_every_parameter(fami
     trained.mean().backward()
     assert [name for name, value in bundle.module.named_parameters() if value.grad is None] == []
     assert {id(value) for value in head_parameters(bundle.module)} < {id(v) for v in bundle.module.parameters()}
+
+
+@pytest.mark.parametrize(("family", "spec"), MODELS[:4], ids=IDS[:4])
+def test_of_the_tokens_that_are_kept_a_model_says_what_the_whole_one_says(family: str, spec: dict[str, Any]) -> None:
+    task = TASKS.build(spec)
+    kept = Vocabulary.of({0, *range(2, 40)} - {5})
+    whole, small = (models.load(tiny.model_dir(family), (), vocabulary=what, task=task) for what in (None, kept))
+    for bundle in (whole, small):
+        models.reset(bundle, labels=(), dropout=0.0, seed=3)
+    read, said = [2, 7, 30, 12, 3], [2, 8, 39]
+
+    def logits(bundle: models.Bundle, new: Callable[[int], int]) -> Tensor:
+        inputs = {"input_ids": torch.tensor([[*map(new, read)]])}
+        if spec["name"] == "seq2seq":
+            inputs["decoder_input_ids"] = torch.tensor([[*map(new, said)]])
+        with torch.no_grad():
+            found: Tensor = bundle.module.eval()(**inputs).logits
+        return found
+
+    assert torch.allclose(logits(small, kept.new), logits(whole, int)[..., kept.ids.tolist()], atol=1e-6)
+    starts = [getattr(bundle.module.config, "decoder_start_token_id", None) for bundle in (whole, small)]
+    assert starts[1] == (None if starts[0] is None else kept.new(starts[0]))
+    every = len(whole.module.get_input_embeddings().weight)
+    assert [name for name, value in small.module.named_parameters() if every in value.shape] == []
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_the_head_of_an_encoder_that_became_both_halves_is_what_is_new(family: str) -> None:
+    bundle = bundle_of(family, TASKS.build(WRITING[0]))
+    named = dict(bundle.module.named_parameters())
+    new = [name for name in named if name not in bundle.base]
+    assert names_of(bundle.module, head_parameters(bundle.module)) == new
+    assert any("crossattention" in name for name in new) and not any("embeddings" in name for name in new)
+    first, *others = stack(bundle.module)
+    assert first == new and {*first, *(name for level in others for name in level)} == {*named}
+
+
+def test_the_decoder_may_have_the_first_layers_of_the_encoder_only() -> None:
+    task = TASKS.build({**WRITING[0], "decoder_layers": 2})
+    bundle = bundle_of("bert", task)
+    encoder, decoder = bundle.module.encoder.encoder.layer, bundle.module.decoder.bert.encoder.layer
+    assert (len(encoder), len(decoder)) == (3, 2)
+    own = {name: value for name, value in decoder.state_dict().items() if "crossattention" not in name}
+    assert own and all(torch.equal(value, encoder.state_dict()[name]) for name, value in own.items())
+    assert losses(bundle, task, batch_of(bundle, task, ROWS)).isfinite().all()
+    assert "decoder_layers" not in TASKS.build(WRITING[0]).spec()
+    for family, layers, message in (("bert", 4, "but it has 3 layers"), ("t5", 1, "leave task.decoder_layers out")):
+        with pytest.raises(UserError, match=message):
+            models.load(tiny.model_dir(family), (), task=TASKS.build({**WRITING[0], "decoder_layers": layers}))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "roberta"])

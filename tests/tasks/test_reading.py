@@ -110,7 +110,6 @@ EXPERIMENTS = [
         "not defined for the task seq2seq",
     ),
     ({"task": "token_classification", "input": {"reconstruct": ["normalize"]}}, "leave input.reconstruct out"),
-    ({"task": "seq2seq", "model": {"vocabulary": "corpus"}}, "set model.vocabulary to whole"),
     ({"task": {"name": "causal_lm", "target_length": 62}}, "leaves 2 tokens for the prompt"),
     ({"task": "question_answering"}, "data.text and data.pair"),
 ]

@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
+    EncoderDecoderModel,
     PreTrainedTokenizerFast,
 )
 
@@ -138,6 +139,28 @@ def test_a_vocabulary_is_of_all_text_but_the_test_rows(source: str, tmp_path: Pa
 def _with_text(table: pa.Table, text: str) -> pa.Table:
     """The table with another text in its first row."""
     return table.set_column(1, "text", pa.array([text, *table["text"].to_pylist()[1:]]))
+
+
+@pytest.mark.slow
+def test_what_is_to_be_written_is_of_the_vocabulary_too_and_of_no_test_row(source: str, tmp_path: Path) -> None:
+    def target(word: str) -> Any:
+        return lambda text, label: f"{word} {tiny.signal(text)}"
+
+    splits = {"train": "wordt", "selection": "words", "test": "wordz"}
+    tables = {split: getattr(tiny.dataset_of(target(word), pa.string()), split) for split, word in splits.items()}
+    task = {"name": "seq2seq", "target_length": 4, "generate": "always"}
+    what = tiny.experiment(task=task, model={"source": source, "vocabulary": "corpus"})
+    done = tiny.trial(what, tmp_path / "trial", data=replace(tiny.dataset_of(target(""), pa.string()), **tables))
+    numbers(done)
+    saved, exported = done.save(), tmp_path / "exported"
+    models.export(saved, exported)
+    stored = safetensors.torch.load_file(saved / "weights.safetensors")
+    assert {VOCABULARY[number] for number in stored["vocabulary"].tolist()} & set(NEW) == {"wordt", "words"}
+    texts = ["a good film", "awful and new"]
+    assert Predictor(exported)(texts) == Predictor(saved)(texts)
+    plain = EncoderDecoderModel.from_pretrained(exported)
+    for half in (plain.encoder, plain.decoder):
+        assert half.config.vocab_size == len(half.get_input_embeddings().weight) == len(VOCABULARY) - len(NEW) + 2
 
 
 def test_folds_share_one_model(source: str, tmp_path: Path) -> None:

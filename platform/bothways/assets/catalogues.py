@@ -107,7 +107,8 @@ def debian_summaries(folder: Path) -> None:
 
 
 def debian_zh(folder: Path) -> None:
-    """English summaries and descriptions with their Chinese translations, the label says which of the two it is.
+    """English summaries and descriptions with their Chinese translations, the label says which of the two it is; the
+    text is in a field of that name as well.
 
     Only translations of the text as it now is: they name it by its digest. What was left in English is left out.
     """
@@ -122,7 +123,8 @@ def debian_zh(folder: Path) -> None:
         for label, (text, target) in zip(("summary", "description"), pairs, strict=True):
             if text and re.search("[\u4e00-\u9fff]", target) and (text, target) not in seen:
                 seen.add((text, target))
-                rows.append({"text": text, "label": label, "target": target, "source": sources[digest][0]})
+                source = sources[digest][0]
+                rows.append({"text": text, "label": label, "target": target, "source": source, label: text})
     _write_splits(folder, rows)
 
 

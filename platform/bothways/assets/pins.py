@@ -68,7 +68,8 @@ class Asset:
     """`convert`: makes the folder's final files from its members, once, before the folder appears in the cache.
     `layout`: raise it when what `convert` makes changes, and the folder is made again.
     `read`: for data, the folder's rows by split: `train`, maybe `selection`, `test` and `unlabelled` (text of the same
-    domain). `targets`: other fields than `label` that its second argument may name, for a label of another task.
+    domain). `texts`, `targets`: other fields than `text` and `label` that its arguments of these names may be, to read
+    something else, or for a label of another task.
     `optional`: fetched only by its name, never with all the others.
     """
 
@@ -82,6 +83,7 @@ class Asset:
     layout: int = 1
     optional: bool = False
     read: Callable[..., Rows] | None = field(default=None)
+    texts: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
 
     @property

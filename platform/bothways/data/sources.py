@@ -32,12 +32,14 @@ def _asset(source: str, columns: Columns) -> dict[str, Iterator[Record]]:
         raise UserError(f"asset {item.name!r} is a {item.kind}, not labelled text: see `bothways assets list`")
     if columns.pair is not None:
         raise UserError(f"asset {item.name!r} has single texts: leave data.pair out")
-    if columns.text != "text":
-        raise UserError(f"asset {item.name!r} has no column {columns.text!r}: leave data.text out")
-    named = ("label", *item.targets)
-    if columns.label not in (*named, None):
-        raise UserError(f"asset {item.name!r} has no column {columns.label!r} for data.label, only {', '.join(named)}")
-    rows = item.read(resolve(source), *([columns.label] if columns.label in item.targets else []))
+    asked = {}
+    for what, named, others in (("text", columns.text, item.texts), ("label", columns.label, item.targets)):
+        if named not in (what, None, *others):
+            there = ", ".join((what, *others))
+            raise UserError(f"asset {item.name!r} has no column {named!r} for data.{what}, only {there}")
+        if named in others:
+            asked[what] = named
+    rows = item.read(resolve(source), **asked)
     return {
         split: ((number, [text, label]) for number, (text, label) in enumerate(rows[split], 1))
         for split in ("train", "selection", "test", "unlabelled")

@@ -19,13 +19,14 @@ from typing import Any
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils import logging
 
 from bothways import assets, config, seeding
 from bothways.errors import UserError, one_line
 from bothways.models.fast_encoder import quicken
 from bothways.models.pretrained import dropout_rates, own_weights, pretrained
+from bothways.models.pruning import prune
 from bothways.registry import TASKS
 from bothways.task_contract import TaskLike
 from bothways.tokenization import Vocabulary, tokenizer
@@ -111,7 +112,7 @@ def load(
     except (OSError, ValueError) as error:
         raise UserError(f"model {source}: {one_line(error)}") from error
     if vocabulary is not None:
-        if vocabulary.ids[-1] >= module.config.vocab_size:
+        if vocabulary.ids[-1] >= module.get_input_embeddings().num_embeddings:
             raise UserError(f"model {source}: its tokenizer has ids that the model has no embedding for")
         prune(module, vocabulary)
     module.to(device)
@@ -128,19 +129,6 @@ def load(
             if ("dropout" in key or "pdrop" in key) and (value is None or isinstance(value, float))
         },
     )
-
-
-def prune(module: Any, vocabulary: Vocabulary) -> None:
-    """Keep the rows of the input embedding that `vocabulary` names, under their new ids, in place."""
-    embedding = module.get_input_embeddings()
-    kept = set(vocabulary.ids.tolist())
-    for key, old in module.config.to_dict().items():
-        if key.endswith("_token_id") and isinstance(old, int):
-            setattr(module.config, key, vocabulary.new(old) if old in kept else None)
-    embedding.weight = nn.Parameter(embedding.weight.detach()[torch.from_numpy(vocabulary.ids.astype("int64"))])
-    embedding.num_embeddings = module.config.vocab_size = len(kept)
-    padding = embedding.padding_idx
-    embedding.padding_idx = vocabulary.new(padding) if padding in kept else None
 
 
 def reset(

@@ -26,6 +26,7 @@ from bothways import models, seeding
 from bothways.errors import UserError, one_line
 from bothways.input_side.preparation import Kind, Loaded
 from bothways.models.fast_encoder import quicken
+from bothways.models.pruning import prune
 from bothways.seeding import F64
 from bothways.text import Ints
 from bothways.tokenization import Vocabulary, tokenizer
@@ -120,7 +121,7 @@ class Checkpoint:
         except (OSError, ValueError) as error:
             raise UserError(f"model {self.name} cannot be prepared this way: {one_line(error)}") from error
         if self.vocabulary is not None:
-            cut(model, self.vocabulary)
+            prune(model, self.vocabulary)
         body = model.base_model
         with torch.no_grad():
             for name, value in body.state_dict().items():
@@ -155,25 +156,3 @@ def _keep_rest(model: Any, checkpoint: Checkpoint, file: Path) -> None:
     rest = {f"{prefix}.{name}": value for name, value in whole.state_dict().items() if name not in known}
     if rest and file.exists():
         safetensors.torch.save_file({**safetensors.torch.load_file(file), **rest}, file, metadata={"format": "pt"})
-
-
-def cut(model: Any, vocabulary: Vocabulary) -> None:
-    """Keep of a language model's input embedding, and of its head, what `vocabulary` names, in place."""
-    head = model.get_output_embeddings()
-    tied = head is not None and head.weight is model.get_input_embeddings().weight
-    models.prune(model, vocabulary)
-    if head is None:
-        return
-    rows = torch.from_numpy(vocabulary.ids.astype(np.int64))
-    instead = {}
-    if head.bias is not None:
-        instead[id(head.bias)] = nn.Parameter(head.bias.detach()[rows])
-    if not tied:
-        instead[id(head.weight)] = nn.Parameter(head.weight.detach()[rows])
-    for part in model.modules():  # a bias that stands in two places stays one
-        for name, value in part.named_parameters(recurse=False):
-            if id(value) in instead:
-                setattr(part, name, instead[id(value)])
-    if tied:
-        head.weight = model.get_input_embeddings().weight
-    head.out_features = len(rows)

@@ -23,7 +23,9 @@ def pretrained(path: str, architecture: Architecture) -> tuple[Any, set[str]]:
     names = [name for name in architecture.auto if _knows(getattr(transformers, name), config)]
     name = (names or architecture.auto)[0]
     if name == "EncoderDecoderModel":
-        return _warm_started(path)
+        return _warm_started(path, architecture.decoder_layers or config.num_hidden_layers, config.num_hidden_layers)
+    if architecture.decoder_layers and config.model_type != "encoder-decoder":  # else one of ours, exported
+        raise ValueError("it has a decoder of its own: leave task.decoder_layers out")
     if name == "AutoModelForCausalLM" and config.model_type == "xlnet":
         raise ValueError("XLNet sees what it would have to write: take a decoder (GPT-2, Llama, …)")
     for key, value in architecture.settings:
@@ -46,11 +48,13 @@ def _new(info: Any) -> set[str]:
     return {*info["missing_keys"], *(mismatch[0] for mismatch in info["mismatched_keys"])}
 
 
-def _warm_started(path: str) -> tuple[Any, set[str]]:
-    """An encoder twice: as it is, and as the decoder, with new cross-attention (Rothe et al. 2020)."""
+def _warm_started(path: str, layers: int, there: int) -> tuple[Any, set[str]]:
+    """An encoder twice: as it is, and its first `layers` as the decoder, with new cross-attention (Rothe 2020)."""
+    if layers > there:
+        raise ValueError(f"task.decoder_layers is {layers}, but it has {there} layers")
     encoder, read = transformers.AutoModel.from_pretrained(path, **_HOW)
     decoder, written = transformers.AutoModelForCausalLM.from_pretrained(
-        path, is_decoder=True, add_cross_attention=True, **_HOW
+        path, is_decoder=True, add_cross_attention=True, num_hidden_layers=layers, **_HOW
     )
     model = transformers.EncoderDecoderModel(encoder=encoder, decoder=decoder)
     _leave_out_pooler(model)

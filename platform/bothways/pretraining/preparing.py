@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -207,4 +208,6 @@ def vocabulary(experiment: Experiment, dataset: Dataset) -> Vocabulary | None:
         return None
     read = ("train", "selection", "unlabelled", "mixed", "clean", "auxiliary")
     columns = [dataset.rows(part)[name] for part in read for name in ("text", "pair")]
+    if experiment.task.writes:
+        columns += [dataset.rows(part)["label"].cast(pa.string()) for part in read]
     return used(tokenizer(str(assets.resolve(experiment.model.source))).backend_tokenizer, columns)

@@ -62,8 +62,14 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
 
     The pooler is BERT's dense layer between encoder and classifier; RoBERTa and DistilBERT keep that layer outside the
     body. With it, `the head` is the same two layers for every encoder. A language model whose output embedding is its
-    input embedding has no head.
+    input embedding has no head. Of an encoder that became both halves of an encoder-decoder it is what pretraining did
+    not have: the decoder's head and its attention to the encoder.
     """
+    if cast("Any", model).config.model_type == "encoder-decoder":
+        decoder = cast("Any", model).decoder
+        new = {id(value) for value in head_parameters(decoder)}
+        new |= {id(value) for name, value in decoder.named_parameters() if "crossattention" in name}
+        return [value for value in model.parameters() if id(value) in new]
     whole = body(model)
     inside = {id(value) for value in whole.parameters()}
     for part in (getattr(whole, "pooler", None), cast("Any", model).get_output_embeddings()):
@@ -80,9 +86,10 @@ def stack(model: nn.Module) -> list[list[str]]:
     """
     found = layers(model)
     bottom = len(found)
-    level = {id(value): -1 for value in head_parameters(model)}
+    level: dict[int, int] = {}
     for number, layer in enumerate(found, start=1):
         level |= {id(value): bottom - number for value in layer.parameters()}
+    level |= {id(value): -1 for value in head_parameters(model)}
     levels: list[list[str]] = [[] for _ in range(bottom + 2)]
     behind = bottom
     for name, value in model.named_parameters():
