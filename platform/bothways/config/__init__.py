@@ -17,6 +17,7 @@ from bothways.config.domains import (
     CleanSource,
     Column,
     Feedback,
+    Instructions,
     Mixed,
     SampleMixing,
     refuse_impossible,
@@ -124,7 +125,8 @@ class Data(Config):
     """Where labelled text comes from and how it is divided.
 
     `source`, `selection_source`, `test_source`: `asset:NAME`, `hf:org/name@revision` (or `hf:org/name/subset@…`), or a
-    csv/tsv/jsonl/parquet path. Without the latter two, an asset's or hub dataset's own splits serve, else `source` is
+    csv/tsv/jsonl/parquet path. `source` may be a list of such sources, each with a prompt that makes an instruction of
+    its texts (see `Instructions`). Without the latter two, an asset's or hub dataset's own splits serve, else `source` is
     divided. `text`, `pair`, `label`: column names; or, for a csv or tsv file without a header line, positions
     counted from 0 (`label: 0` and `text: 1` for `label<TAB>text`). In a csv, quotes follow RFC 4180; in a tsv every
     line is a row and quotes are characters.
@@ -140,7 +142,7 @@ class Data(Config):
     tasks at once. None of these ever has a text of a split; feedback may be on texts of training rows.
     """
 
-    source: str
+    source: str | Annotated[tuple[Instructions, ...], Field(min_length=1)]
     selection_source: str | None = None
     test_source: str | None = None
     text: Column = "text"
@@ -158,6 +160,17 @@ class Data(Config):
     feedback: Annotated[Feedback | None, unless(None)] = None
     clean_source: CleanSource = None
     tasks: Auxiliaries = ()
+
+    @property
+    def named(self) -> str:
+        """`source`, as it is called in messages and records."""
+        return self.source if isinstance(self.source, str) else " + ".join(each.source for each in self.source)
+
+    @model_validator(mode="after")
+    def _names_columns_once(self) -> Data:
+        if not isinstance(self.source, str) and (self.text, self.pair, self.label) != ("text", None, "label"):
+            raise UserError("data.source is a list: say of each of its sources what its text and label are called")
+        return self
 
 
 class Model(Config):

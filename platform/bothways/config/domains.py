@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bothways.config.strict import Config
+from bothways.config.strict import Config, Count
 from bothways.contracts import Beside
 from bothways.errors import UserError
 from bothways.registry import Choices, Component, Range, unless
@@ -52,6 +52,29 @@ class Fold(Config):
         if self.number >= self.of:
             raise ValueError(f"number {self.number} is not one of {self.of} parts: they are counted from 0")
         return self
+
+
+class Instructions(Config):
+    """Rows of a source as an instruction with its answer, one of several such sources.
+
+    `source`, `text`, `label`: as in `Data`; of an asset or hub dataset with splits of its own, the training rows.
+    `prompt`: what becomes of a text, `{text}` in its place. `answers`: other words for labels, `{theirs: ours}`.
+    `rows`: of so many, drawn by content and `data.split_seed`; null: of all.
+    """
+
+    source: str
+    text: Column = "text"
+    label: Column = "label"
+    prompt: str = "{text}"
+    answers: dict[str, str] = Field(default_factory=dict)
+    rows: Count | None = None
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_a_place(cls, prompt: str) -> str:
+        if prompt.count("{text}") != 1:
+            raise ValueError(f"is {prompt[:60]!r}: write {{text}} once, in the place of the text")
+        return prompt
 
 
 class Mixed(Config):

@@ -67,7 +67,7 @@ def mixed_rows(
         rows.labels[:] = [other.labels.get(label, label) for label in rows.labels]
         if unknown := sorted(set(rows.labels) - set(labels)):
             raise UserError(
-                f"data.mix: {other.source} has rows labelled {', '.join(unknown[:5])}, {data.source} has "
+                f"data.mix: {other.source} has rows labelled {', '.join(unknown[:5])}, {data.named} has "
                 f"{', '.join(labels[:5])}: say under `labels` which is which, as in {{{unknown[0]}: {labels[0]}}}"
             )
         read.append(rows)

@@ -85,7 +85,7 @@ class MlflowTracker:
         if dataset is not None:
             assert isinstance(pipeline, Pipeline)
             self._tags["bothways.data"] = dataset.digest
-            self._data = (pipeline.name, dataset, pipeline.experiment.data.source)
+            self._data = (pipeline.name, dataset, pipeline.experiment.data.named)
         self._store: Store | None = None
         self._queue: queue.Queue[Task | None] = queue.Queue()
         self._closing = threading.Event()

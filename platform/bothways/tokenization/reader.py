@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
 
+from bothways.errors import UserError
 from bothways.task_contract import Aligned
 from bothways.tokenization.encoder import Encoded, Encoder, encoder, tokenizer
 from bothways.tokenization.vocabulary import Vocabulary
+
+_TODAY = date(2024, 7, 26)
+"""For templates that tell the model what day it is: with the real one, a prompt would be another tomorrow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,17 @@ class ModelReader:
 
     def pieces(self, texts: pa.ChunkedArray) -> pa.ListArray:
         return self._encoder.pieces(texts)
+
+    def chat(self, content: str) -> str:
+        fast = tokenizer(self.path, self.vocabulary)
+        if not fast.chat_template:
+            raise UserError(
+                f"the tokenizer of {self.path} has no chat template: write task.template out, with {{text}} in the place "
+                "of the text"
+            )
+        said = [{"role": "user", "content": content}]
+        how = {"tokenize": False, "add_generation_prompt": True, "strftime_now": _TODAY.strftime}
+        return str(fast.apply_chat_template(said, **how))
 
 
 def _inputs(encoded: Encoded) -> dict[str, pa.Array]:
