@@ -114,24 +114,23 @@ def chatting(tmp_path: Path) -> str:
 
 def test_a_chat_is_what_the_tokenizers_own_template_writes(chatting: str) -> None:
     task = TASKS.build({"name": "causal_lm", "target_length": 3, "template": "chat", "separator": " and "})
-    encode_ = Encode(tokenizer_path=chatting, max_length=16, paired=True, task=task)
+    encode_ = Encode(tokenizer_path=chatting, max_length=18, paired=True, task=task)
     batch = collate(encode_(views(task, [["the film", "a plot"]], ["good"])), pad_id=0)
     said = "[SEP] the film and a plot [SEP] it was".split()
-    assert batch.inputs["input_ids"].tolist() == [ids("[UNK]", *said, "good", "[SEP]")]
-    assert batch.labels.tolist() == [[*[_] * len(said), *ids("good", "[SEP]"), _]]
+    assert batch.inputs["input_ids"].tolist() == [ids(*["[UNK]"] * 3, *said, "good", "[SEP]")]
+    assert batch.labels.tolist() == [[*[_] * (2 + len(said)), *ids("good", "[SEP]"), _]]
     message = [{"role": "user", "content": "the film and a plot"}]
     plain = AutoTokenizer.from_pretrained(chatting).apply_chat_template(message, add_generation_prompt=True)
-    assert plain["input_ids"] == ids("[UNK]", *said)
+    assert plain["input_ids"] == ids("[UNK]", *said)  # of the day, the year
     reader = ModelReader(path=chatting, vocabulary=None, max_length=16, start=None)
-    assert reader.chat("x") == "2024 [SEP] x [SEP] it was"  # whatever day it is
+    assert reader.chat("x") == "26 Jul 2024 [SEP] x [SEP] it was"  # whatever day it is
 
 
-def test_a_template_that_cannot_be_followed_is_refused(chatting: str) -> None:
-    def read(template: str, path: str = tiny.model_dir("gpt2")) -> None:
+def test_a_template_that_cannot_be_followed_is_refused() -> None:
+    def read(template: str) -> None:
         task = TASKS.build({"name": "causal_lm", "target_length": 3, "template": template})
-        Encode(tokenizer_path=path, max_length=12, paired=False, task=task)(views(task, [["film"]], ["good"]))
+        made(task, "gpt2", [["film"]], ["good"])
 
-    read("chat", chatting)
     with pytest.raises(UserError, match="no chat template: write task.template out, with {text} in the place"):
         read("chat")
     with pytest.raises(UserError, match="takes 6 of the 9 tokens that task.target_length leaves of model.max_length"):

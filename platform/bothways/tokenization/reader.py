@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +12,9 @@ from bothways.task_contract import Aligned
 from bothways.tokenization.encoder import Encoded, Encoder, encoder, tokenizer
 from bothways.tokenization.vocabulary import Vocabulary
 
-_TODAY = date(2024, 7, 26)
-"""For templates that tell the model what day it is: with the real one, a prompt would be another tomorrow."""
+_CLOCK = "strftime_now"
+_STOPPED = f"{{% macro {_CLOCK}(format) %}}26 Jul 2024{{% endmacro %}}"
+"""Before templates that tell the model what day it is: with the real one, a prompt would be another tomorrow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +63,10 @@ class ModelReader:
                 f"the tokenizer of {self.path} has no chat template: write task.template out, with {{text}} in the place "
                 "of the text"
             )
+        template = fast.get_chat_template()
         said = [{"role": "user", "content": content}]
-        how = {"tokenize": False, "add_generation_prompt": True, "strftime_now": _TODAY.strftime}
-        return str(fast.apply_chat_template(said, **how))
+        template = _STOPPED + template if _CLOCK in template else template
+        return str(fast.apply_chat_template(said, chat_template=template, tokenize=False, add_generation_prompt=True))
 
 
 def _inputs(encoded: Encoded) -> dict[str, pa.Array]:
