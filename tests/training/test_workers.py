@@ -149,7 +149,7 @@ def workers(world: int, spec: str, directory: Path) -> list[tuple[list[Any], Sco
         process.start()
     found = sorted((answers.get(timeout=400) for _ in processes), key=lambda answer: answer[0])
     for process in processes:
-        process.join(timeout=30)
+        process.join(timeout=400)
         assert process.exitcode == 0
     return [answer[1:] for answer in found]
 
