@@ -25,8 +25,6 @@ def test_a_task_with_every_family_through_one_lane(cluster: Any, name: str, tmp_
     found = through_lanes(experiments, tmp_path / "there", data=data)
     for family, experiment, there, seen in zip(families, experiments, *found, strict=True):
         assert there.status == "finished", (family, there.error)
-        here = local.run(
-            experiment, Run(), trial_id="x", directory=tmp_path / family, dataset=data, score_test=True
-        )
+        here = local.run(experiment, Run(), trial_id="x", directory=tmp_path / family, dataset=data, score_test=True)
         assert numbers(seen) == numbers(here.reports), family
         assert there.test == here.test, family

@@ -116,7 +116,7 @@ def test_a_chat_is_what_the_tokenizers_own_template_writes(chatting: str) -> Non
     task = TASKS.build({"name": "causal_lm", "target_length": 3, "template": "chat", "separator": " and "})
     encode_ = Encode(tokenizer_path=chatting, max_length=18, paired=True, task=task)
     batch = collate(encode_(views(task, [["the film", "a plot"]], ["good"])), pad_id=0)
-    said = "[SEP] the film and a plot [SEP] it was".split()
+    said = ["[SEP]", "the", "film", "and", "a", "plot", "[SEP]", "it", "was"]
     assert batch.inputs["input_ids"].tolist() == [ids(*["[UNK]"] * 3, *said, "good", "[SEP]")]
     assert batch.labels.tolist() == [[*[_] * (2 + len(said)), *ids("good", "[SEP]"), _]]
     message = [{"role": "user", "content": "the film and a plot"}]
@@ -131,9 +131,9 @@ def test_a_template_that_cannot_be_followed_is_refused() -> None:
         task = TASKS.build({"name": "causal_lm", "target_length": 3, "template": template})
         made(task, "gpt2", [["film"]], ["good"])
 
-    with pytest.raises(UserError, match="no chat template: write task.template out, with {text} in the place"):
+    with pytest.raises(UserError, match=r"no chat template: write task\.template out, with \{text\} in the place"):
         read("chat")
-    with pytest.raises(UserError, match="takes 6 of the 9 tokens that task.target_length leaves of model.max_length"):
+    with pytest.raises(UserError, match=r"takes 6 of the 9 tokens that task\.target_length leaves"):
         read("the plot and the film {text} is")
     wrong = {
         "no place": "'no place' has {text} 0 times",
@@ -143,7 +143,7 @@ def test_a_template_that_cannot_be_followed_is_refused() -> None:
     for template, why in wrong.items():
         with pytest.raises(ValueError, match=re.escape(why)):
             tiny.experiment("gpt2", task={"name": "causal_lm", "target_length": 3, "template": template})
-    with pytest.raises(ValueError, match="has no {pair}"):
+    with pytest.raises(ValueError, match=r"has no \{pair\}"):
         tiny.experiment(
             "gpt2", task={"name": "causal_lm", "target_length": 3, "template": "{text}"}, data={"pair": "pair"}
         )

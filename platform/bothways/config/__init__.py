@@ -126,8 +126,8 @@ class Data(Config):
 
     `source`, `selection_source`, `test_source`: `asset:NAME`, `hf:org/name@revision` (or `hf:org/name/subset@…`), or a
     csv/tsv/jsonl/parquet path. `source` may be a list of such sources, each with a prompt that makes an instruction of
-    its texts (see `Instructions`). Without the latter two, an asset's or hub dataset's own splits serve, else `source` is
-    divided. `text`, `pair`, `label`: column names; or, for a csv or tsv file without a header line, positions
+    its texts (see `Instructions`). Without the latter two, an asset's or hub dataset's own splits serve, else `source`
+    is divided. `text`, `pair`, `label`: column names; or, for a csv or tsv file without a header line, positions
     counted from 0 (`label: 0` and `text: 1` for `label<TAB>text`). In a csv, quotes follow RFC 4180; in a tsv every
     line is a row and quotes are characters.
     `dedup`: what to do with texts found in more than one split or twice in one. `max_bad_rows`: more unusable rows

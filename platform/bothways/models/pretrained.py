@@ -58,7 +58,7 @@ def _knows(name: str, config: Any) -> bool:
 
 
 def _is_both_halves(config: Any) -> bool:
-    """Whether this is an encoder that can be the decoder beside itself, too: one that attends to what it has encoded."""
+    """Whether this is an encoder that can be the decoder beside itself, too: one that attends to what is encoded."""
     decoders = transformers.AutoModelForCausalLM._model_mapping
     if config.is_encoder_decoder or type(config) not in decoders or not _knows("AutoModelForMaskedLM", config):
         return False

@@ -33,10 +33,10 @@ _CHAT = "chat"
 class CausalLM(WritingTask):
     """A decoder (GPT-2, Llama, …) goes on from the text, and its pair. `separator`: what stands behind each.
 
-    `template`: how a prompt is written instead, with `{text}` in the place of the text and `{pair}` in that of its pair;
-    or `chat`: as the tokenizer's chat template writes it, the text (a separator, and its pair) being what the user
-    says. A template that is written out has the tokenizer's first special token in front; names of special tokens in it
-    are those tokens.
+    `template`: how a prompt is written instead, with `{text}` in the place of the text and `{pair}` in that of its
+    pair; or `chat`: as the tokenizer's chat template writes it, the text (a separator, and its pair) being what the
+    user says. A template that is written out has the tokenizer's first special token in front; names of special tokens
+    in it are those tokens.
 
     A prompt may fill `model.max_length` less `target_length`; a longer text is cut at its end, what stands around it
     stays.

@@ -60,8 +60,8 @@ class ModelReader:
         fast = tokenizer(self.path, self.vocabulary)
         if not fast.chat_template:
             raise UserError(
-                f"the tokenizer of {self.path} has no chat template: write task.template out, with {{text}} in the place "
-                "of the text"
+                f"the tokenizer of {self.path} has no chat template: write task.template out, with {{text}} in the "
+                "place of the text"
             )
         template = fast.get_chat_template()
         said = [{"role": "user", "content": content}]
