@@ -17,8 +17,8 @@ REFUSED = {
     ("xlnet", "causal_lm"): "XLNet sees what it would have to write: take a decoder",
     **{(one, "causal_lm"): NO_DECODER.format(one) for one in ("distilbert", "t5", "bart")},
     ("deberta", "causal_lm"): NO_DECODER.format("deberta-v2"),
-    **{(one, "seq2seq"): NO_WRITER.format(one) for one in ("distilbert", "xlnet", *tiny.DECODERS)},
-    ("deberta", "seq2seq"): NO_WRITER.format("deberta-v2"),
+    **{(one, "seq2seq"): NO_WRITER.format(one) for one in ("distilbert", "xlnet", "gpt2", "llama")},
+    **{(one, "seq2seq"): NO_WRITER.format(kind) for one, kind in (("deberta", "deberta-v2"), ("qwen", "qwen3"))},
 }
 """What is said of pairs that there are not."""
 PAIRS = [(family, task) for task in TASKS.names() for family in tiny.FAMILIES if (family, task) not in REFUSED]

@@ -1,4 +1,4 @@
-"""Small real things for tests: models of twelve families with random weights, and texts that can be learnt."""
+"""Small real things for tests: models of eleven families with random weights, and texts that can be learnt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     PreTrainedTokenizerFast,
-    Qwen2Config,
     Qwen3Config,
     RobertaConfig,
     T5Config,
@@ -102,10 +101,9 @@ _SIZES: dict[str, Any] = {
     ),
     "gpt2": GPT2Config(n_embd=16, n_layer=2, n_head=2, bos_token_id=2, eos_token_id=3),
     "llama": LlamaConfig(**_DECODER),
-    "qwen2": Qwen2Config(**_DECODER),
-    "qwen3": Qwen3Config(**_DECODER, head_dim=8, tie_word_embeddings=True),
+    "qwen": Qwen3Config(**_DECODER, head_dim=8, tie_word_embeddings=True),
 }
-DECODERS = ("gpt2", "llama", "qwen2", "qwen3")
+DECODERS = ("gpt2", "llama", "qwen")
 FAMILIES = tuple(_SIZES)
 _CLASSES = {
     "t5": AutoModelForSeq2SeqLM,

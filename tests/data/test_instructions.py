@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bothways.config import Data, Splits
+from bothways.config.domains import source_name
 from bothways.data import Dataset, load
 from bothways.errors import UserError
 from bothways.registry import TASKS
@@ -82,5 +83,5 @@ def test_what_cannot_be_asked_is_said_in_a_line(sources: list[dict[str, Any]]) -
     with pytest.raises(ValueError, match="at least 1 item"):
         Data(source=[])  # type: ignore[arg-type]
     data = Data(source=sources)  # type: ignore[arg-type]
-    assert data.named == " + ".join(one["source"] for one in sources)
+    assert source_name(data.source) == " + ".join(one["source"] for one in sources)
     assert Data(**json.loads(data.model_dump_json())) == data

@@ -149,6 +149,12 @@ def test_a_template_that_cannot_be_followed_is_refused() -> None:
         )
 
 
+def test_a_text_without_a_token_leaves_the_first_of_the_answer_unlearnt() -> None:
+    batch = made(TASKS.build({"name": "causal_lm", "target_length": 4}), "gpt2", [[" "]], ["good film"])
+    assert batch.inputs["input_ids"].tolist() == [ids("good", "film", "[SEP]")]  # nothing comes before it
+    assert batch.labels.tolist() == [[*ids("film", "[SEP]"), _]]
+
+
 def test_without_a_template_nothing_is_said_of_it() -> None:
     assert "template" not in TASKS.build("causal_lm").spec()
 

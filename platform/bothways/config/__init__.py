@@ -17,9 +17,10 @@ from bothways.config.domains import (
     CleanSource,
     Column,
     Feedback,
-    Instructions,
     Mixed,
     SampleMixing,
+    Source,
+    refuse_columns_of_several,
     refuse_impossible,
     refuse_nothing_beside,
 )
@@ -142,7 +143,7 @@ class Data(Config):
     tasks at once. None of these ever has a text of a split; feedback may be on texts of training rows.
     """
 
-    source: str | Annotated[tuple[Instructions, ...], Field(min_length=1)]
+    source: Source
     selection_source: str | None = None
     test_source: str | None = None
     text: Column = "text"
@@ -161,16 +162,7 @@ class Data(Config):
     clean_source: CleanSource = None
     tasks: Auxiliaries = ()
 
-    @property
-    def named(self) -> str:
-        """`source`, as it is called in messages and records."""
-        return self.source if isinstance(self.source, str) else " + ".join(each.source for each in self.source)
-
-    @model_validator(mode="after")
-    def _names_columns_once(self) -> Data:
-        if not isinstance(self.source, str) and (self.text, self.pair, self.label) != ("text", None, "label"):
-            raise UserError("data.source is a list: say of each of its sources what its text and label are called")
-        return self
+    _columns = model_validator(mode="after")(refuse_columns_of_several)
 
 
 class Model(Config):

@@ -77,6 +77,14 @@ class Instructions(Config):
         return prompt
 
 
+Source = str | Annotated[tuple[Instructions, ...], Field(min_length=1)]
+
+
+def source_name(source: Source) -> str:
+    """What a source is called in messages and records."""
+    return source if isinstance(source, str) else " + ".join(each.source for each in source)
+
+
 class Mixed(Config):
     """Labelled rows of another domain. `source`: as `Data.source`, with the same columns; of an asset or hub dataset
     with splits of its own, the training rows. `labels`: its labels' names, where ours are others: `{theirs: ours}`.
@@ -133,6 +141,13 @@ class Auxiliary(Config):
 
 CleanSource = Annotated[str | None, unless(None)]
 Auxiliaries = Annotated[tuple[Auxiliary, ...], unless(())]
+
+
+def refuse_columns_of_several(data: Data) -> Data:
+    """The data. Raises `UserError` for columns of no source in particular."""
+    if not isinstance(data.source, str) and (data.text, data.pair, data.label) != ("text", None, "label"):
+        raise UserError("data.source is a list: say of each of its sources what its text and label are called")
+    return data
 
 
 def refuse_impossible(mixing: SampleMixing, mix: tuple[Mixed, ...], batch_size: int) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bothways import config
+from bothways.config.domains import source_name
 from bothways.data.checking import Rows, check, describe_rejected, quarantine, refuse_too_many, usable_texts
 from bothways.data.domains import MAX_LABELS, auxiliary_rows, clean_rows, mixed_rows, target_text
 from bothways.data.duplicates import find, near
@@ -156,14 +157,14 @@ def _read(data: config.Data, task: TaskLike) -> tuple[dict[str, Rows], list[str]
     named = {"selection": data.selection_source, "test": data.test_source}
     own = parts(data.source, columns) if isinstance(data.source, str) else instructions(data.source, data.split_seed)
     names = data.label_names
-    found = {"train": check(data.named, own["train"], task, names=names)}
+    found = {"train": check(source_name(data.source), own["train"], task, names=names)}
     known = {each for label in set(found["train"].labels) for each in task.classes(label)}
     for role in ROLES[1:]:
         if (source := named[role]) is not None:
             other = parts(source, columns)
             found[role] = check(source, other.get(role, other["train"]), task, known, names)
         elif role in own:
-            found[role] = check(f"{data.named} ({role})", own[role], task, known, names)
+            found[role] = check(f"{source_name(data.source)} ({role})", own[role], task, known, names)
     return found, usable_texts(own.get("unlabelled", ()))
 
 

@@ -27,11 +27,12 @@ def pretrained(path: str, architecture: Architecture) -> tuple[Any, set[str]]:
     for key, value in architecture.settings:
         setattr(config, key, value)
     model, info = getattr(transformers, name).from_pretrained(path, config=config, ignore_mismatched_sizes=True, **_HOW)
+    new = _new(info) & model.state_dict().keys()
     if isinstance(model, transformers.EncoderDecoderModel):  # one of ours, exported
         _leave_out_pooler(model)
     if config.model_type == "xlnet":
         _like_the_others(model)
-    return model, _new(info) & model.state_dict().keys()
+    return model, _with_body(model, path, new)
 
 
 def _fitting(config: Any, names: tuple[str, ...]) -> str:
@@ -63,6 +64,20 @@ def _is_both_halves(config: Any) -> bool:
     if config.is_encoder_decoder or type(config) not in decoders or not _knows("AutoModelForMaskedLM", config):
         return False
     return "encoder_hidden_states" in inspect.signature(decoders[type(config)].forward).parameters
+
+
+def _with_body(model: Any, path: str, new: set[str]) -> set[str]:
+    """What stays new once the body has its weights, in place.
+
+    The answerers of Llama and Qwen call `transformer` what is called `model` elsewhere, and find nothing of it.
+    """
+    inside = f"{model.base_model_prefix}."
+    own = {name for name in model.state_dict() if name.startswith(inside)}
+    if not own or not own <= new:
+        return new
+    body, info = transformers.AutoModel.from_pretrained(path, **_HOW)
+    model.base_model.load_state_dict(body.state_dict())
+    return (new - own) | {f"{inside}{name}" for name in _new(info)}
 
 
 def _new(info: Any) -> set[str]:

@@ -72,10 +72,9 @@ class CausalLM(WritingTask):
         for prompt, target in zip(prompts, targets, strict=True):
             written = np.concatenate([target[: self.target_length - len(end)], end]).astype(np.int32)
             ids.append(np.concatenate([prompt, written]))
-            unlearnt = np.full(len(prompt) - 1, NO_LABEL, np.int32)
-            labels.append(np.concatenate([unlearnt, written, [NO_LABEL]]).astype(np.int32))
+            labels.append(np.append(np.append(np.full(len(prompt), NO_LABEL), written)[1:], NO_LABEL).astype(np.int32))
         columns_ = {"input_ids": ids, "label": labels}
-        arrays = {name: pa.array(lists, pa.list_(pa.int32())) for name, lists in columns_.items()}
+        arrays = {name: pa.array(found, pa.list_(pa.int32())) for name, found in columns_.items()}
         return {**arrays, "reference": rows["label"]}
 
     def _prompts(self, columns: list[pa.ChunkedArray], reader: Reader) -> list[I32]:
