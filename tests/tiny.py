@@ -1,4 +1,4 @@
-"""Small real things for tests: models of nine families with random weights, and texts that can be learnt."""
+"""Small real things for tests: models of eleven families with random weights, and texts that can be learnt."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from transformers import (
     BertForMaskedLM,
     DebertaV2Config,
     DistilBertConfig,
+    ElectraConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     PreTrainedTokenizerFast,
+    Qwen3Config,
     RobertaConfig,
     T5Config,
     XLNetConfig,
@@ -48,6 +50,15 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 UNSEEN = [f"unseen{number}" for number in range(200)]  # rows of the embedding that no text touches
 LABELS = ("negative", "positive")
 
+_DECODER: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
 _SIZES: dict[str, Any] = {
     "bert": BertConfig(vocab_size=1, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32),
     "roberta": RobertaConfig(
@@ -59,6 +70,9 @@ _SIZES: dict[str, Any] = {
         type_vocab_size=1,
     ),
     "distilbert": DistilBertConfig(vocab_size=1, dim=16, n_layers=3, n_heads=2, hidden_dim=32),
+    "electra": ElectraConfig(
+        embedding_size=8, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32
+    ),
     "deberta": DebertaV2Config(
         hidden_size=16,
         num_hidden_layers=3,
@@ -86,26 +100,19 @@ _SIZES: dict[str, Any] = {
         forced_eos_token_id=None,
     ),
     "gpt2": GPT2Config(n_embd=16, n_layer=2, n_head=2, bos_token_id=2, eos_token_id=3),
-    "llama": LlamaConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        bos_token_id=2,
-        eos_token_id=3,
-    ),
+    "llama": LlamaConfig(**_DECODER),
+    "qwen": Qwen3Config(**_DECODER, head_dim=8, tie_word_embeddings=True),
 }
+DECODERS = ("gpt2", "llama", "qwen")
+FAMILIES = tuple(_SIZES)
 _CLASSES = {
     "t5": AutoModelForSeq2SeqLM,
     "bart": AutoModelForSeq2SeqLM,
-    "gpt2": AutoModelForCausalLM,
-    "llama": AutoModelForCausalLM,
+    **dict.fromkeys(DECODERS, AutoModelForCausalLM),
     "xlnet": AutoModelForCausalLM,
 }
-DECODERS = ("gpt2", "llama")
 _TEMPLATES = {"xlnet": ("$A [SEP] [CLS]:2", "$A [SEP] $B:1 [SEP]:1 [CLS]:2")}
-_TYPED = ("bert", "deberta", "xlnet")
+_TYPED = ("bert", "electra", "deberta", "xlnet")
 
 
 def model_dir(family: str = "bert") -> str:

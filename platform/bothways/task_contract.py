@@ -83,6 +83,11 @@ class Reader(Protocol):
         """The ids of each whole text, without special tokens."""
         ...
 
+    def chat(self, content: str) -> str:
+        """What somebody says to the model as its chat template writes it, up to where the answer begins. Raises
+        `UserError` when it has none."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:

@@ -30,10 +30,11 @@ def through_lanes(
     directory: Path,
     happened: list[Event] | None = None,
     beside: dict[str, int] | None = None,
+    data: Any = None,
     **where: Any,
 ) -> tuple[list[Outcome], list[list[Report]]]:
     """Train the experiments one after another in one lane. `happened`: gets every event. `beside`: what the tiny
-    dataset has beside its splits."""
+    dataset has beside its splits. `data`: what takes its place."""
     import ray
 
     from bothways.edges.ray_cluster import start_hub
@@ -43,7 +44,7 @@ def through_lanes(
     hub = start_hub(3)
     run = Run(lanes=1, cpus_per_worker=0.5, **where)
     ids = [f"trial-{number}" for number in range(len(experiments))]
-    with Lanes(hub, ray.put(tiny.dataset(**beside or {})), run, directory):
+    with Lanes(hub, ray.put(data or tiny.dataset(**beside or {})), run, directory):
         for name, experiment in zip(ids, experiments, strict=True):
             job = Job(
                 trial_id=name,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from transformers import AutoTokenizer
 
 from bothways.batches.batching import Encode, collate, evaluation_views
 from bothways.config import InputSide
 from bothways.contracts import NO_LABEL, Batch
+from bothways.errors import UserError
 from bothways.registry import TASKS
+from bothways.tokenization import ModelReader
 from tests import tiny
 
 _ = NO_LABEL
@@ -66,6 +71,92 @@ def test_a_decoder_learns_the_target_and_its_end_and_nothing_of_the_prompt() -> 
         [*[_] * 8, *ids("bad", "dull", "[SEP]"), _],
     ]
     assert batch.references == ("good", "bad dull awful")
+
+
+def test_a_template_stays_whole_and_the_text_in_it_is_cut() -> None:
+    task = TASKS.build({"name": "causal_lm", "target_length": 3, "template": "the {text} is"})
+    batch = made(task, "gpt2", [["film"], [LONG]], ["good", "bad dull awful"])
+    first = ids("the", "film", "is", "good", "[SEP]")
+    second = ids("the", "a", "plot", "with", "music", "and", "one", "very", "is", "bad", "dull", "[SEP]")
+    assert batch.inputs["input_ids"].tolist() == [first + [0] * 7, second]
+    assert batch.labels.tolist() == [
+        [_, _, *ids("good", "[SEP]"), *[_] * 8],
+        [*[_] * 8, *ids("bad", "dull", "[SEP]"), _],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "pair", "prompt"),
+    [
+        ("film", "a plot", "one a plot and film is"),
+        (LONG, "film", "one film and a plot with music and is"),  # six tokens are left for both
+        ("film", LONG, "one a plot with music and and film is"),
+        (LONG, LONG, "one a plot with and a plot with is"),
+    ],
+)
+def test_of_a_text_and_its_pair_the_longer_one_is_cut(text: str, pair: str, prompt: str) -> None:
+    task = TASKS.build({"name": "causal_lm", "target_length": 3, "template": "one {pair} and {text} is"})
+    batch = made(task, "gpt2", [[text, pair]], ["good"], paired=True)
+    assert batch.inputs["input_ids"].tolist() == [ids(*prompt.split(), "good", "[SEP]")]
+
+
+@pytest.fixture
+def chatting(tmp_path: Path) -> str:
+    """The directory of a tokenizer with a chat template, which names the day."""
+    fast = AutoTokenizer.from_pretrained(tiny.model_dir("gpt2"))
+    fast.chat_template = (
+        "{{ strftime_now('%Y') }} {% for m in messages %}[SEP] {{ m['content'] }} [SEP] {% endfor %}"
+        "{% if add_generation_prompt %}it was{% endif %}"
+    )
+    fast.save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+def test_a_chat_is_what_the_tokenizers_own_template_writes(chatting: str) -> None:
+    task = TASKS.build({"name": "causal_lm", "target_length": 3, "template": "chat", "separator": " and "})
+    encode_ = Encode(tokenizer_path=chatting, max_length=18, paired=True, task=task)
+    batch = collate(encode_(views(task, [["the film", "a plot"]], ["good"])), pad_id=0)
+    said = ["[SEP]", "the", "film", "and", "a", "plot", "[SEP]", "it", "was"]
+    assert batch.inputs["input_ids"].tolist() == [ids(*["[UNK]"] * 3, *said, "good", "[SEP]")]
+    assert batch.labels.tolist() == [[*[_] * (2 + len(said)), *ids("good", "[SEP]"), _]]
+    message = [{"role": "user", "content": "the film and a plot"}]
+    plain = AutoTokenizer.from_pretrained(chatting).apply_chat_template(message, add_generation_prompt=True)
+    assert plain["input_ids"] == ids("[UNK]", *said)  # of the day, the year
+    reader = ModelReader(path=chatting, vocabulary=None, max_length=16, start=None)
+    assert reader.chat("x") == "26 Jul 2024 [SEP] x [SEP] it was"  # whatever day it is
+
+
+def test_a_template_that_cannot_be_followed_is_refused() -> None:
+    def read(template: str) -> None:
+        task = TASKS.build({"name": "causal_lm", "target_length": 3, "template": template})
+        made(task, "gpt2", [["film"]], ["good"])
+
+    with pytest.raises(UserError, match=r"no chat template: write task\.template out, with \{text\} in the place"):
+        read("chat")
+    with pytest.raises(UserError, match=r"takes 6 of the 9 tokens that task\.target_length leaves"):
+        read("the plot and the film {text} is")
+    wrong = {
+        "no place": "'no place' has {text} 0 times",
+        "{text} {text}": "has {text} 2 times",
+        "{text} {pair}": "has {pair}, but data.pair is not set",
+    }
+    for template, why in wrong.items():
+        with pytest.raises(ValueError, match=re.escape(why)):
+            tiny.experiment("gpt2", task={"name": "causal_lm", "target_length": 3, "template": template})
+    with pytest.raises(ValueError, match=r"has no \{pair\}"):
+        tiny.experiment(
+            "gpt2", task={"name": "causal_lm", "target_length": 3, "template": "{text}"}, data={"pair": "pair"}
+        )
+
+
+def test_a_text_without_a_token_leaves_the_first_of_the_answer_unlearnt() -> None:
+    batch = made(TASKS.build({"name": "causal_lm", "target_length": 4}), "gpt2", [[" "]], ["good film"])
+    assert batch.inputs["input_ids"].tolist() == [ids("good", "film", "[SEP]")]  # nothing comes before it
+    assert batch.labels.tolist() == [[*ids("film", "[SEP]"), _]]
+
+
+def test_without_a_template_nothing_is_said_of_it() -> None:
+    assert "template" not in TASKS.build("causal_lm").spec()
 
 
 def test_a_decoder_beside_an_encoder_reads_the_target_one_token_behind() -> None:

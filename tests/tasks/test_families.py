@@ -21,8 +21,7 @@ from bothways.training import ModelForward
 from tests import tiny
 from tests.tasks.test_models import CASES, question_and_text
 
-ENCODERS = ("bert", "roberta", "distilbert", "deberta", "xlnet")
-FAMILIES = (*ENCODERS, "gpt2", "llama")
+FAMILIES = ("bert", "roberta", "distilbert", "electra", "deberta", "xlnet", *tiny.DECODERS)
 DATA = tiny.dataset(train=400)
 READING = ("classification", "regression", "multi_label", "token_classification", "question_answering")
 
@@ -36,7 +35,8 @@ def data_of(name: str) -> tuple[dict[str, Any], Dataset]:
 
 
 def batch_of(bundle: models.Bundle, task: Any, table: pa.Table) -> Batch:
-    encode = Encode(tokenizer_path=bundle.path, max_length=24, paired=task.places == "pair", task=task)
+    paired = task.places == "pair"
+    encode = Encode(tokenizer_path=bundle.path, max_length=24, paired=paired, task=task, start=bundle.start_id)
     return collate(encode(evaluation_views(table)), bundle.pad_id)
 
 

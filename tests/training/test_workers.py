@@ -92,6 +92,11 @@ ARMS: dict[str, dict[str, Any]] = {
         "output": {"trainable": {"name": "layerwise_lr_decay", "factor": 0.7}},
         "optim": {"steps": 6, "evaluate_every": 3, "algorithm": "sgd", "schedule": "inverse_sqrt"},
     },
+    "xlnet": {
+        "family": "xlnet",
+        "input": {"augment": {"n_aug": 1, "policy": [[{"name": "random_swap", "p": 0.5}]]}},
+        "optim": {"steps": 6, "evaluate_every": 3, "accumulate": 2},
+    },
     "frozen": {"output": {"trainable": {"name": "last_n", "n": 1}}, "optim": {"steps": 6, "evaluate_every": 3}},
 }
 
@@ -144,7 +149,7 @@ def workers(world: int, spec: str, directory: Path) -> list[tuple[list[Any], Sco
         process.start()
     found = sorted((answers.get(timeout=400) for _ in processes), key=lambda answer: answer[0])
     for process in processes:
-        process.join(timeout=30)
+        process.join(timeout=400)
         assert process.exitcode == 0
     return [answer[1:] for answer in found]
 
@@ -154,7 +159,7 @@ def workers(world: int, spec: str, directory: Path) -> list[tuple[list[Any], Sco
 def test_two_workers_train_the_same_model_as_one(arm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOTHWAYS_CACHE", str(tmp_path / "cache"))  # inherited by the workers
     parts = {**ARMS[arm], "model": {"dropout": 0.0, **ARMS[arm].get("model", {})}}
-    spec = json.dumps(tiny.experiment(**parts).spec())
+    spec = json.dumps(tiny.experiment(parts.pop("family", "bert"), **parts).spec())
     ((alone, alone_scored),) = workers(1, spec, tmp_path / "one")
     (left, scored), (right, scored_right) = workers(2, spec, tmp_path / "two")
     assert left[0][0] == right[0][0] == left[1][0] == right[1][0]  # both ranks; fresh and warm

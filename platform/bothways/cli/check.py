@@ -14,12 +14,22 @@ from bothways.loop import is_loop, load_loop
 from bothways.spaces import WORDS, Space, load_space
 
 
-def check(files: Annotated[list[Path], typer.Argument(help="Files of pipelines/ and search_spaces/.")]) -> None:
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Files of pipelines/ and search_spaces/.")],
+    rows: Annotated[
+        int, typer.Option("-n", "--rows", min=0, max=1000, help="Training rows to show as the model reads them.")
+    ] = 0,
+) -> None:
     """Check pipeline and space files. A line for each file that is right; all errors, and exit 2, if one is not."""
     problems = []
     for file in files:
         try:
             typer.echo(f"ok  {file}: {_describe(file)}")
+            if rows and _is_pipeline(read(file)):
+                from bothways.cli.as_read import as_read  # torch: only where it is asked for
+
+                for line in as_read(load_pipeline(file).experiment, rows):
+                    typer.echo(line)
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -53,6 +63,10 @@ def _is_space(document: Document) -> bool:
     """A space is told by its dotted paths; whatever else is read as a pipeline, whose errors name the keys it needs."""
     keys = document.data if isinstance(document.data, dict) else {}
     return "experiment" not in keys and any("." in key or key in WORDS[1:] for key in keys)
+
+
+def _is_pipeline(document: Document) -> bool:
+    return not is_loop(document.data) and not _is_space(document)
 
 
 def _words(space: Space) -> str:

@@ -176,6 +176,8 @@ def _source(experiment: Experiment, data: str, columns: tuple[str, str, str]) ->
 
     own = experiment.data
     name = data or own.source
+    if not isinstance(name, str):
+        raise UserError("data.source is a list, and a policy reads one source: give --data FILE")
     if not name:
         raise UserError("a policy file names no data: give --data FILE")
     text, pair, label = (_column(written) for written in columns)

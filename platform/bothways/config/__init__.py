@@ -19,6 +19,8 @@ from bothways.config.domains import (
     Feedback,
     Mixed,
     SampleMixing,
+    Source,
+    refuse_columns_of_several,
     refuse_impossible,
     refuse_nothing_beside,
 )
@@ -124,8 +126,9 @@ class Data(Config):
     """Where labelled text comes from and how it is divided.
 
     `source`, `selection_source`, `test_source`: `asset:NAME`, `hf:org/name@revision` (or `hf:org/name/subset@…`), or a
-    csv/tsv/jsonl/parquet path. Without the latter two, an asset's or hub dataset's own splits serve, else `source` is
-    divided. `text`, `pair`, `label`: column names; or, for a csv or tsv file without a header line, positions
+    csv/tsv/jsonl/parquet path. `source` may be a list of such sources, each with a prompt that makes an instruction of
+    its texts (see `Instructions`). Without the latter two, an asset's or hub dataset's own splits serve, else `source`
+    is divided. `text`, `pair`, `label`: column names; or, for a csv or tsv file without a header line, positions
     counted from 0 (`label: 0` and `text: 1` for `label<TAB>text`). In a csv, quotes follow RFC 4180; in a tsv every
     line is a row and quotes are characters.
     `dedup`: what to do with texts found in more than one split or twice in one. `max_bad_rows`: more unusable rows
@@ -140,7 +143,7 @@ class Data(Config):
     tasks at once. None of these ever has a text of a split; feedback may be on texts of training rows.
     """
 
-    source: str
+    source: Source
     selection_source: str | None = None
     test_source: str | None = None
     text: Column = "text"
@@ -158,6 +161,8 @@ class Data(Config):
     feedback: Annotated[Feedback | None, unless(None)] = None
     clean_source: CleanSource = None
     tasks: Auxiliaries = ()
+
+    _columns = model_validator(mode="after")(refuse_columns_of_several)
 
 
 class Model(Config):

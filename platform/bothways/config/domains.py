@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bothways.config.strict import Config
+from bothways.config.strict import Config, Count
 from bothways.contracts import Beside
 from bothways.errors import UserError
 from bothways.registry import Choices, Component, Range, unless
@@ -52,6 +52,37 @@ class Fold(Config):
         if self.number >= self.of:
             raise ValueError(f"number {self.number} is not one of {self.of} parts: they are counted from 0")
         return self
+
+
+class Instructions(Config):
+    """Rows of a source as an instruction with its answer, one of several such sources.
+
+    `source`, `text`, `label`: as in `Data`; of an asset or hub dataset with splits of its own, the training rows.
+    `prompt`: what becomes of a text, `{text}` in its place. `answers`: other words for labels, `{theirs: ours}`.
+    `rows`: of so many, drawn by content and `data.split_seed`; null: of all.
+    """
+
+    source: str
+    text: Column = "text"
+    label: Column = "label"
+    prompt: str = "{text}"
+    answers: dict[str, str] = Field(default_factory=dict)
+    rows: Count | None = None
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_a_place(cls, prompt: str) -> str:
+        if prompt.count("{text}") != 1:
+            raise ValueError(f"is {prompt[:60]!r}: write {{text}} once, in the place of the text")
+        return prompt
+
+
+Source = str | Annotated[tuple[Instructions, ...], Field(min_length=1)]
+
+
+def source_name(source: Source) -> str:
+    """What a source is called in messages and records."""
+    return source if isinstance(source, str) else " + ".join(each.source for each in source)
 
 
 class Mixed(Config):
@@ -110,6 +141,13 @@ class Auxiliary(Config):
 
 CleanSource = Annotated[str | None, unless(None)]
 Auxiliaries = Annotated[tuple[Auxiliary, ...], unless(())]
+
+
+def refuse_columns_of_several(data: Data) -> Data:
+    """The data. Raises `UserError` for columns of no source in particular."""
+    if not isinstance(data.source, str) and (data.text, data.pair, data.label) != ("text", None, "label"):
+        raise UserError("data.source is a list: say of each of its sources what its text and label are called")
+    return data
 
 
 def refuse_impossible(mixing: SampleMixing, mix: tuple[Mixed, ...], batch_size: int) -> None:

@@ -13,10 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bothways import config
+from bothways.config.domains import source_name
 from bothways.data.checking import Rows, check, describe_rejected, quarantine, refuse_too_many, usable_texts
 from bothways.data.domains import MAX_LABELS, auxiliary_rows, clean_rows, mixed_rows, target_text
 from bothways.data.duplicates import find, near
 from bothways.data.feedback import feedback_rows
+from bothways.data.instructions import instructions
 from bothways.data.reading import Columns
 from bothways.data.sources import parts
 from bothways.data.splitting import Int64, draw, row_ids
@@ -152,17 +154,17 @@ def _read(data: config.Data, task: TaskLike) -> tuple[dict[str, Rows], list[str]
     """The rows of each source by the split they are for, and the texts it has without labels; `train` also feeds the
     splits without a source."""
     columns = Columns(data.text, data.pair, data.label)
-    named = {"train": data.source, "selection": data.selection_source, "test": data.test_source}
-    own = parts(data.source, columns)
+    named = {"selection": data.selection_source, "test": data.test_source}
+    own = parts(data.source, columns) if isinstance(data.source, str) else instructions(data.source, data.split_seed)
     names = data.label_names
-    found = {"train": check(data.source, own["train"], task, names=names)}
+    found = {"train": check(source_name(data.source), own["train"], task, names=names)}
     known = {each for label in set(found["train"].labels) for each in task.classes(label)}
     for role in ROLES[1:]:
         if (source := named[role]) is not None:
             other = parts(source, columns)
             found[role] = check(source, other.get(role, other["train"]), task, known, names)
         elif role in own:
-            found[role] = check(f"{data.source} ({role})", own[role], task, known, names)
+            found[role] = check(f"{source_name(data.source)} ({role})", own[role], task, known, names)
     return found, usable_texts(own.get("unlabelled", ()))
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bothways import config
+from bothways.config.domains import source_name
 from bothways.data.checking import Rows, check, describe_rejected, refuse_too_many
 from bothways.data.duplicates import find
 from bothways.data.reading import Broken, Columns, Record
@@ -67,7 +68,7 @@ def mixed_rows(
         rows.labels[:] = [other.labels.get(label, label) for label in rows.labels]
         if unknown := sorted(set(rows.labels) - set(labels)):
             raise UserError(
-                f"data.mix: {other.source} has rows labelled {', '.join(unknown[:5])}, {data.source} has "
+                f"data.mix: {other.source} has rows labelled {', '.join(unknown[:5])}, {source_name(data.source)} has "
                 f"{', '.join(labels[:5])}: say under `labels` which is which, as in {{{unknown[0]}: {labels[0]}}}"
             )
         read.append(rows)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bothways.config import Pipeline
+from bothways.config.domains import source_name
 from bothways.data import Dataset
 from bothways.edges.hub import Event
 from bothways.errors import one_line
@@ -85,7 +86,7 @@ class MlflowTracker:
         if dataset is not None:
             assert isinstance(pipeline, Pipeline)
             self._tags["bothways.data"] = dataset.digest
-            self._data = (pipeline.name, dataset, pipeline.experiment.data.source)
+            self._data = (pipeline.name, dataset, source_name(pipeline.experiment.data.source))
         self._store: Store | None = None
         self._queue: queue.Queue[Task | None] = queue.Queue()
         self._closing = threading.Event()

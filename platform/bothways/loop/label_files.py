@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from bothways import data
 from bothways.assets.files import flush
 from bothways.config import Data
+from bothways.config.domains import source_name
 from bothways.data.checking import check, usable_texts
+from bothways.data.instructions import instructions
 from bothways.data.reading import Broken, Columns, records
 from bothways.data.sources import parts
 from bothways.errors import UserError, did_you_mean, one_line
@@ -54,9 +56,10 @@ def _filled(cell: object) -> bool:
 
 def labelled(about: Data) -> Iterator[Labelled]:
     """The rows of a source that have labels, under the names that `about` gives these."""
-    source = parts(about.source, Columns(about.text, about.pair, about.label))
+    columns, seed = Columns(about.text, about.pair, about.label), about.split_seed
+    source = parts(about.source, columns) if isinstance(about.source, str) else instructions(about.source, seed)
     for part in source.values():
-        rows = check(about.source, part, names=about.label_names)
+        rows = check(source_name(about.source), part, names=about.label_names)
         yield from zip(rows.texts, rows.pairs, rows.labels, strict=True)
 
 

@@ -64,7 +64,7 @@ class Bundle:
         """The token that the decoder of an encoder-decoder begins with; None for other models."""
         if not self.module.config.is_encoder_decoder:
             return None
-        settings = (self.module.config, self.module.generation_config)
+        settings = (self.module.config, getattr(self.module, "generation_config", None))  # which only writers have
         found = (getattr(one, "decoder_start_token_id", None) for one in settings)
         return next((int(token) for token in found if token is not None), self.pad_id)
 

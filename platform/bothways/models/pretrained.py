@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -20,28 +21,65 @@ def pretrained(path: str, architecture: Architecture) -> tuple[Any, set[str]]:
     Raises what transformers raises (`OSError`, `ValueError`) when `path` holds no model for it.
     """
     config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
-    names = [name for name in architecture.auto if _knows(getattr(transformers, name), config)]
-    name = (names or architecture.auto)[0]
+    name = _fitting(config, architecture.auto)
     if name == "EncoderDecoderModel":
         return _warm_started(path, architecture.decoder_layers or config.num_hidden_layers, config.num_hidden_layers)
     if architecture.decoder_layers and config.model_type != "encoder-decoder":  # else one of ours, exported
         raise ValueError("it has a decoder of its own: leave task.decoder_layers out")
-    if name == "AutoModelForCausalLM" and config.model_type == "xlnet":
-        raise ValueError("XLNet sees what it would have to write: take a decoder (GPT-2, Llama, …)")
     for key, value in architecture.settings:
         setattr(config, key, value)
     model, info = getattr(transformers, name).from_pretrained(path, config=config, ignore_mismatched_sizes=True, **_HOW)
+    new = _new(info) & model.state_dict().keys()
     if isinstance(model, transformers.EncoderDecoderModel):  # one of ours, exported
         _leave_out_pooler(model)
     if config.model_type == "xlnet":
         _like_the_others(model)
-    return model, _new(info) & model.state_dict().keys()
+    return model, _with_body(model, path, new)
 
 
-def _knows(auto: Any, config: Any) -> bool:
-    """Whether a class makes a model of this configuration; one that puts models together takes any encoder."""
-    mapping = getattr(auto, "_model_mapping", None)
-    return not config.is_encoder_decoder if mapping is None else type(config) in mapping
+def _fitting(config: Any, names: tuple[str, ...]) -> str:
+    """The first of these classes of transformers that makes a model of this configuration. Raises `ValueError`."""
+    if names[0] == "AutoModelForCausalLM" and config.model_type == "xlnet":
+        raise ValueError("XLNet sees what it would have to write: take a decoder (GPT-2, Llama, …)")
+    for name in names:
+        if _is_both_halves(config) if name == "EncoderDecoderModel" else _knows(name, config):
+            return name
+    kind, way = names[0].removeprefix("AutoModelFor"), _INSTEAD.get(names[0], "an encoder (BERT, RoBERTa, …)")
+    raise ValueError(f"there is no {kind} of the family {config.model_type}: take {way}")
+
+
+_INSTEAD = {
+    "AutoModelForCausalLM": "a decoder (GPT-2, Llama, …), or for an encoder-decoder the task seq2seq",
+    "AutoModelForSeq2SeqLM": "an encoder-decoder (T5, BART, …) or BERT or RoBERTa, or for a decoder the task causal_lm",
+}
+
+
+def _knows(name: str, config: Any) -> bool:
+    """Whether a class makes a model of this configuration. Half of an encoder-decoder is no model."""
+    half = name == "AutoModelForCausalLM" and config.is_encoder_decoder
+    return not half and type(config) in getattr(transformers, name)._model_mapping
+
+
+def _is_both_halves(config: Any) -> bool:
+    """Whether this is an encoder that can be the decoder beside itself, too: one that attends to what is encoded."""
+    decoders = transformers.AutoModelForCausalLM._model_mapping
+    if config.is_encoder_decoder or type(config) not in decoders or not _knows("AutoModelForMaskedLM", config):
+        return False
+    return "encoder_hidden_states" in inspect.signature(decoders[type(config)].forward).parameters
+
+
+def _with_body(model: Any, path: str, new: set[str]) -> set[str]:
+    """What stays new once the body has its weights, in place.
+
+    The answerers of Llama and Qwen call `transformer` what is called `model` elsewhere, and find nothing of it.
+    """
+    inside = f"{model.base_model_prefix}."
+    own = {name for name in model.state_dict() if name.startswith(inside)}
+    if not own or not own <= new:
+        return new
+    body, info = transformers.AutoModel.from_pretrained(path, **_HOW)
+    model.base_model.load_state_dict(body.state_dict())
+    return (new - own) | {f"{inside}{name}" for name in _new(info)}
 
 
 def _new(info: Any) -> set[str]:

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from bothways.errors import UserError
 from bothways.task_contract import Aligned
 from bothways.tokenization.encoder import Encoded, Encoder, encoder, tokenizer
 from bothways.tokenization.vocabulary import Vocabulary
+
+_CLOCK = "strftime_now"
+_STOPPED = f"{{% macro {_CLOCK}(format) %}}26 Jul 2024{{% endmacro %}}"
+"""Before templates that tell the model what day it is: with the real one, a prompt would be another tomorrow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,18 @@ class ModelReader:
 
     def pieces(self, texts: pa.ChunkedArray) -> pa.ListArray:
         return self._encoder.pieces(texts)
+
+    def chat(self, content: str) -> str:
+        fast = tokenizer(self.path, self.vocabulary)
+        if not fast.chat_template:
+            raise UserError(
+                f"the tokenizer of {self.path} has no chat template: write task.template out, with {{text}} in the "
+                "place of the text"
+            )
+        template = fast.get_chat_template()
+        said = [{"role": "user", "content": content}]
+        template = _STOPPED + template if _CLOCK in template else template
+        return str(fast.apply_chat_template(said, chat_template=template, tokenize=False, add_generation_prompt=True))
 
 
 def _inputs(encoded: Encoded) -> dict[str, pa.Array]:
