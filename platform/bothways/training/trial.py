@@ -248,7 +248,12 @@ class Trial:
         task, model = self.experiment.task, self.experiment.model
         key = ("lengths", task, split, self._dataset.digest, model.source, model.vocabulary, model.max_length)
         views = batching.evaluation_views(self._dataset.rows(split))
-        return self._workspace.remember(key, lambda: batching.lengths(self._encode(None)(views)))
+
+        def found() -> planning.I64:
+            encoded = self._encode(None)(views)
+            return batching.lengths(encoded)[task.begins(encoded)]
+
+        return self._workspace.remember(key, found)
 
     # -- evaluation and the model -----------------------------------------------------------------------------------
 
@@ -264,9 +269,7 @@ class Trial:
             encoded = pa.concat_tables(
                 [self._encode(side)(views.slice(0, 0)), *self._execute(views, self._encode(side))]
             )
-            order = np.argsort(batching.lengths(encoded), kind="stable")
-            size = experiment.task.evaluation_rows
-            tables = batching.regroup([encoded.take(pa.array(order))], size)
+            tables, order = batching.of_like_length(encoded, experiment.task)
             batches = [batching.collate(rows, self._bundle.pad_id).to(self._workspace.device) for rows in tables]
             return batches, mine[order]
 
