@@ -121,3 +121,17 @@ def test_an_asset_s_other_column_may_be_the_label_and_no_unknown_one_is(
         labels(Columns("text", None, "target"), "spamassassin")
     with pytest.raises(UserError, match=r"no column 'body': leave data\.text out"):
         labels(Columns("body", None, "label"))
+
+
+def test_an_asset_of_pairs_is_read_by_the_names_of_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    label = {"text": ["chess"], "answer_start": [7]}
+    row = {"question": "a game of ___", "passage": "It has chess in it.", "label": label, "source": "x"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.setattr(sources, "resolve", lambda source: tmp_path)
+    found = sources.parts("asset:debian_cloze", Columns("question", "passage", "label"))
+    assert list(found["train"]) == [(1, ["a game of ___", "It has chess in it.", label])]
+    for text, pair in (("text", None), ("question", None), ("passage", "question")):
+        with pytest.raises(
+            UserError, match=r"has pairs of texts: set data\.text to question and data\.pair to passage"
+        ):
+            sources.parts("asset:debian_cloze", Columns(text, pair, "label"))

@@ -69,7 +69,7 @@ class Asset:
     `layout`: raise it when what `convert` makes changes, and the folder is made again.
     `read`: for data, the folder's rows by split: `train`, maybe `selection`, `test` and `unlabelled` (text of the same
     domain). `targets`: other fields than `label` that its second argument may name, for a label of another task.
-    `optional`: fetched only by its name, never with all the others.
+    `texts`: the names of a row's texts, two for pairs. `optional`: fetched only by its name, never with all the others.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Asset:
     optional: bool = False
     read: Callable[..., Rows] | None = field(default=None)
     targets: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ("text",)
 
     @property
     def folder(self) -> str:

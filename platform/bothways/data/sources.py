@@ -30,16 +30,19 @@ def _asset(source: str, columns: Columns) -> dict[str, Iterator[Record]]:
     item = asset(source.removeprefix("asset:"))
     if item.read is None:
         raise UserError(f"asset {item.name!r} is a {item.kind}, not labelled text: see `bothways assets list`")
-    if columns.pair is not None:
+    if len(item.texts) > 1 and (columns.text, columns.pair) != item.texts:
+        text, pair = item.texts
+        raise UserError(f"asset {item.name!r} has pairs of texts: set data.text to {text} and data.pair to {pair}")
+    if columns.pair is not None and len(item.texts) == 1:
         raise UserError(f"asset {item.name!r} has single texts: leave data.pair out")
-    if columns.text != "text":
+    if columns.text != item.texts[0]:
         raise UserError(f"asset {item.name!r} has no column {columns.text!r}: leave data.text out")
     named = ("label", *item.targets)
     if columns.label not in (*named, None):
         raise UserError(f"asset {item.name!r} has no column {columns.label!r} for data.label, only {', '.join(named)}")
     rows = item.read(resolve(source), *([columns.label] if columns.label in item.targets else []))
     return {
-        split: ((number, [text, label]) for number, (text, label) in enumerate(rows[split], 1))
+        split: ((number, list(row)) for number, row in enumerate(rows[split], 1))
         for split in ("train", "selection", "test", "unlabelled")
         if split in rows
     }
