@@ -173,9 +173,9 @@ def test_a_stride_that_leaves_no_room_and_windows_there_are_none_of_are_refused(
         return tiny.experiment(data={"pair": "pair"}, task={"name": "question_answering", **knobs})
 
     assert made(stride=8, elsewhere=0.5).task.stride == 8
-    with pytest.raises(ValueError, match="task.stride 9: windows of model.max_length 24 .* share 8 tokens at most"):
+    with pytest.raises(ValueError, match=r"stride 9: windows of model\.max_length 24 .* share 8 tokens at most"):
         made(stride=9)
-    with pytest.raises(ValueError, match="there is only one window: set task.stride, or leave it out"):
+    with pytest.raises(ValueError, match=r"there is only one window: set task\.stride, or leave it out"):
         made(elsewhere=0.5)
     assert made().spec()["task"] == {"name": "question_answering", "longest": 30, "unanswerable": False}
 
