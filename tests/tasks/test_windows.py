@@ -140,7 +140,7 @@ def test_the_answer_is_the_best_span_of_all_windows_by_the_sum_of_its_logits() -
     rows = batch([_, (2, 2), (0, 0)])
     first, second = task().predictions(LOGITS, rows, ())
     assert (first.label, first.value) == ("d", {"text": "d", "start": 6, "stop": 7})
-    every = np.exp(LOGITS[:2, 0].double().flatten()).sum()
+    every = LOGITS[:2, 0].double().exp().sum().item()
     assert first.probability == pytest.approx(float(np.exp(9.5) / every) ** 2)
     assert second.label == "z"
     assert task().row_scores(LOGITS, rows).tolist() == [1, 0]
@@ -152,7 +152,7 @@ def test_the_answer_is_the_best_span_of_all_windows_by_the_sum_of_its_logits() -
 
 def test_an_answer_in_two_windows_has_the_probability_of_both_and_one_in_none_no_loss() -> None:
     loss = task().metrics(task().sums(LOGITS[:2], batch([(3, 3), (1, 1), (0, 0)]).slice(0, 2)))["log_loss"]
-    every = np.exp(LOGITS[:2, 0].double().flatten()).sum()
+    every = LOGITS[:2, 0].double().exp().sum().item()
     assert loss == pytest.approx(-np.log((np.exp(0.0) + np.exp(0.0)) / every))
     sums = task().sums(LOGITS[:2], batch([_, _, (0, 0)]).slice(0, 2))
     assert sums.tolist()[2:] == [1.0, 0.0, 0.0]
