@@ -181,7 +181,9 @@ def test_a_stride_that_leaves_no_room_and_windows_there_are_none_of_are_refused(
 
 
 @pytest.mark.slow
-def test_a_model_that_reads_windows_finds_answers_wherever_they_stand(tmp_path: Path) -> None:
+def test_a_model_that_reads_windows_finds_answers_wherever_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kind = pa.list_(pa.struct([("start", pa.int64()), ("stop", pa.int64())]))
     data = question_and_text(tiny.dataset_of(placed, kind))
     reached = {}
@@ -205,3 +207,10 @@ def test_a_model_that_reads_windows_finds_answers_wherever_they_stand(tmp_path: 
                    for one, text in zip(found, texts[1], strict=True))  # fmt: skip
         reached[stride] = scored.metrics["exact_match"]
     assert reached[2] > max(0.5, reached[0])
+    book = " ".join([*tiny.OTHER * 50, "lovely", *tiny.OTHER * 5])  # of more windows than are read at once
+    reader = Predictor(tmp_path / "2" / "model")
+    (found,) = reader(["what is it"], [book])
+    monkeypatch.setattr("bothways.training.forward.MOST_ROWS", 10**6)
+    (whole,) = reader(["what is it"], [book])
+    assert (found.label, found.value) == (whole.label, whole.value)
+    assert found.probability == pytest.approx(whole.probability, rel=1e-4)

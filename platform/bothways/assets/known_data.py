@@ -212,7 +212,7 @@ DATA = (
         name="debian_cloze",
         kind="data",
         about="English descriptions of software packages (passage) and their summaries in a line with a word or two "
-        "left out (question), which the passage has once (label)",
+        "left out (question), which the passage has once (label): train 7,212, selection 893, test 917",
         packages=(_PACKAGES, _ENGLISH),
         licence="each description that of its package, all free (DFSG)",
         citation="The Debian project (2026), package index of Debian 12.15; made into questions as in Hermann et al. "

@@ -37,6 +37,8 @@ __all__ = ["Diverged", "Scored", "Trial"]
 
 CHECKPOINT_SHARE = 0.05
 """The largest share of a trial's time that goes into checkpoints: a slow disk gets fewer, a short trial none."""
+LENGTHS_ROWS = 8192
+"""Rows whose tokens are counted at once: where each stands is known meanwhile, and that takes memory."""
 CHEAP_S = 0.2
 """What a checkpoint may cost to be written at a trial's first report, however short the trial."""
 
@@ -250,8 +252,9 @@ class Trial:
         views = batching.evaluation_views(self._dataset.rows(split))
 
         def found() -> planning.I64:
-            encoded = self._encode(None)(views)
-            return batching.lengths(encoded)[task.begins(encoded)]
+            encode, starts = self._encode(None), range(0, max(1, views.num_rows), LENGTHS_ROWS)
+            blocks = (encode(views.slice(start, LENGTHS_ROWS)) for start in starts)
+            return np.concatenate([batching.lengths(block)[task.begins(block)] for block in blocks])
 
         return self._workspace.remember(key, found)
 
