@@ -96,11 +96,10 @@ def cloze(summary: str, text: str, share: Callable[[str], float], names: set[str
     def joined(at: int) -> bool:
         """Whether word `at` and the next stand together in both."""
         here = place[line[at].text]
-        together = place[line[at + 1].text] == here + 1
-        return together and all(
-            part[left.stop : right.start] in (" ", "-")
-            for part, left, right in ((summary, *line[at : at + 2]), (text, *passage[here : here + 2]))
-        )
+        if place[line[at + 1].text] != here + 1:
+            return False
+        both = (summary, line[at], line[at + 1]), (text, passage[here], passage[here + 1])
+        return all(whole[left.stop : right.start] in (" ", "-") for whole, left, right in both)
 
     while first - 1 in fit and joined(first - 1):
         first -= 1
