@@ -138,7 +138,8 @@ def of_like_length(encoded: pa.Table, task: TaskLike) -> tuple[Iterator[pa.Table
 def _ranges(starts: I64, counts: I64) -> I64:
     """`counts[i]` numbers from `starts[i]` on, one after another."""
     before = np.cumsum(counts) - counts
-    return np.arange(counts.sum()) + np.repeat(starts - before, counts)
+    found: I64 = np.arange(counts.sum()) + np.repeat(starts - before, counts)
+    return found
 
 
 def collate(rows: pa.Table, pad_id: int) -> Batch:
