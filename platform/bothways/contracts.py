@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # names only: this layer imports neither torch nor pyarrow
 
 NO_LABEL = -100
 """Where a label would stand and none is; torch's losses leave it out."""
+EVALUATION = -1
+"""The epoch of rows that are evaluated or served: reconstruction only, no augmentation."""
 
 
 FeedbackPart = Literal["chosen", "rejected", "told"]
@@ -64,7 +66,8 @@ class Batch:
     `labels`: int64 (N,), the class of each row; int64 (N, T), of each token; float32 (N,) or (N, L), numbers.
     `NO_LABEL` for a row or token without one. `is_copy`: bool (N,), true for augmented copies.
     `references`: at evaluation only, for each row what its task needs beyond labels to score or to write out a
-    prediction (a text, say); empty where labels are enough.
+    prediction (a text, say); empty where labels are enough. At evaluation, several rows here may be one row of the
+    data, if its task reads it so (`TaskLike.begins`).
     `beside`: what objectives have asked for: of each kind one batch of N x `per_row` rows for every view, the same
     rows in the same order, as they are and then, if asked for, changed; all of them padded to T as well.
     `progress`: the share of the training that lies before this step.

@@ -107,8 +107,7 @@ class Predictor:
     def _batches(self, rows: pa.Table) -> tuple[list[Batch], planning.I64]:
         """The rows in batches of like length, and where each of them stands in `rows`."""
         encoded = self._encode(batching.evaluation_views(rows))
-        order = np.argsort(batching.lengths(encoded), kind="stable")
-        tables = batching.regroup([encoded.take(pa.array(order))], self._task.evaluation_rows)
+        tables, order = batching.of_like_length(encoded, self._task)
         return [batching.collate(table, self._bundle.pad_id).to(self._device) for table in tables], order
 
 

@@ -59,11 +59,14 @@ class Reader(Protocol):
     """A model's tokenizer as a task sees it, within its encode step.
 
     `max_length`: tokens of a row. `start`: the token a decoder begins with, `end`: the one that ends a text; None where
-    the model has none.
+    the model has none. `seed`: of what a task draws as it encodes.
     """
 
     @property
     def max_length(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
 
     @property
     def start(self) -> int | None: ...
@@ -77,6 +80,13 @@ class Reader(Protocol):
 
     def aligned(self, *columns: pa.ChunkedArray) -> Aligned:
         """The same, and where every token stands."""
+        ...
+
+    def windows(self, stride: int, *columns: pa.ChunkedArray) -> tuple[Aligned, I64]:
+        """Pairs, each as so many rows that no token of its second text is left out, and how many those are, (N,).
+
+        Neighbouring rows share `stride` tokens of it, and all have the first text, cut to half a row at most.
+        """
         ...
 
     def pieces(self, texts: pa.ChunkedArray) -> pa.ListArray:
@@ -172,7 +182,14 @@ class TaskLike(Protocol):
     def encode(self, rows: pa.Table, columns: Sequence[str], reader: Reader) -> dict[str, pa.Array]:
         """Columns of a batch: `label`, `input_ids`, whatever else the model's forward takes, and `reference` if the
         task has any (see `Batch`; it is dropped from rows that are trained on). `columns`: of `rows`, those with texts.
+
+        One row for each; or several, one after another, for a row that is evaluated: see `begins`.
         """
+        ...
+
+    def begins(self, encoded: pa.Table) -> Bools:
+        """Which encoded rows of an evaluation begin a row, (N,); the others go on with the one before. Those of one row
+        are in one batch, and `row_scores`, `sums` and `predictions` take them for one."""
         ...
 
     def row_losses(self, logits: Tensor, batch: Batch) -> Tensor:

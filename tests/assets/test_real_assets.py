@@ -194,3 +194,16 @@ def test_catalogues_have_their_targets() -> None:
         if assets.is_cached(name):  # they come from a mirror that apt has to know
             read_rows = read(name)
             assert tuple(len(read_rows[split]) for split in ("train", "selection", "test")) == counts
+
+
+@pytest.mark.slow
+def test_gaps_are_filled_by_their_passages_and_no_passage_is_in_two_splits() -> None:
+    if not assets.is_cached("debian_cloze"):
+        pytest.skip("debian_cloze comes from a mirror that apt has to know")
+    rows = read("debian_cloze")
+    assert counts(rows) == {"train": 7212, "selection": 893, "test": 917}
+    every = [row for part in rows.values() for row in part]
+    assert len({passage for _, passage, _ in every}) == len(every)
+    for question, passage, label in every:
+        (answer,), (start,) = label["text"], label["answer_start"]
+        assert passage[start : start + len(answer)] == answer and question.count("___") == 1

@@ -338,7 +338,8 @@ def test_the_list_has_a_row_for_each_asset(cache: Path) -> None:
 
 def test_assets_of_unclear_or_many_licences_are_fetched_by_their_name_only() -> None:
     unclear = {name for name in ASSETS if "unclear" in ASSETS[name].licence}
-    assert set(ASSETS) - set(assets.unconditional()) == unclear | {"debian_packages", "debian_zh", "django_po"}
+    many = {"debian_packages", "debian_cloze", "debian_zh", "django_po"}
+    assert set(ASSETS) - set(assets.unconditional()) == unclear | many
     assert unclear == {"inews"} and "minilm-l6" in assets.unconditional()
 
 

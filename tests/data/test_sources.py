@@ -132,3 +132,15 @@ def test_rows_without_the_text_that_is_asked_for_are_left_out(monkeypatch: pytes
     assert found == [["text 0", "0"], ["text 2", "2"], ["text 4", "4"]]
     with pytest.raises(UserError, match=r"'debian_zh' has no column 'title' for data\.text, only text, summary, desc"):
         sources.parts("asset:debian_zh", Columns("title", None, "target"))
+
+
+def test_an_asset_of_pairs_is_read_by_the_names_of_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    label = {"text": ["chess"], "answer_start": [7]}
+    row = {"question": "a game of ___", "passage": "It has chess in it.", "label": label, "source": "x"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.setattr(sources, "resolve", lambda source: tmp_path)
+    found = sources.parts("asset:debian_cloze", Columns("question", "passage", "label"))
+    assert list(found["train"]) == [(1, ["a game of ___", "It has chess in it.", label])]
+    for text, pair in (("text", None), ("question", None), ("passage", "question")):
+        with pytest.raises(UserError, match=r"set data\.text to question and data\.pair to passage"):
+            sources.parts("asset:debian_cloze", Columns(text, pair, "label"))

@@ -59,13 +59,14 @@ def _is_wide(character: str) -> bool:
     return "\u2e80" <= character <= "\uffef"
 
 
-def _read(folder: Path, name: str) -> str:
+def read(folder: Path, name: str) -> str:
+    """A file of the index as text."""
     opened = lzma.open if name.endswith(".xz") else bz2.open
     with opened(folder / name, "rt", encoding="utf-8") as file:
         return str(file.read())
 
 
-def _described(stanza: Stanza, language: str) -> tuple[str, str]:
+def described(stanza: Stanza, language: str) -> tuple[str, str]:
     """Summary and description."""
     summary, _, body = stanza[f"Description-{language}"].partition("\n")
     return summary.strip(), prose(body)
@@ -77,17 +78,18 @@ def _split(source: str) -> str:
     return _SPLITS[int(below(keys("split", source), len(_SPLITS))[0])]
 
 
-def _write_splits(folder: Path, rows: list[Row]) -> None:
+def write_splits(folder: Path, rows: list[Row]) -> None:
+    """The rows by the split of their `source`; what they were made of is removed."""
     for split in ("train", "selection", "test"):
         write(folder, split, (row for row in rows if _split(row["source"]) == split))
     for name in (_PACKAGES, _ENGLISH, _CHINESE):
         (folder / name).unlink(missing_ok=True)
 
 
-def _sources(folder: Path) -> dict[str, tuple[str, str]]:
+def sources(folder: Path) -> dict[str, tuple[str, str]]:
     """Digest of a description → (source package, section) of the first package that has it."""
     found: dict[str, tuple[str, str]] = {}
-    for stanza in stanzas(_read(folder, _PACKAGES)):
+    for stanza in stanzas(read(folder, _PACKAGES)):
         source = stanza.get("Source", stanza["Package"]).partition(" ")[0]
         found.setdefault(stanza["Description-md5"], (source, stanza["Section"]))
     return found
@@ -95,15 +97,15 @@ def _sources(folder: Path) -> dict[str, tuple[str, str]]:
 
 def debian_summaries(folder: Path) -> None:
     """What a package is for, at length; the target is the same in a line, the label its section. Every text once."""
-    sources, seen = _sources(folder), set()
+    of_digest, seen = sources(folder), set()
     rows: list[Row] = []
-    for stanza in stanzas(_read(folder, _ENGLISH)):
-        summary, text = _described(stanza, "en")
-        if text and summary and text not in seen and stanza["Description-md5"] in sources:
+    for stanza in stanzas(read(folder, _ENGLISH)):
+        summary, text = described(stanza, "en")
+        if text and summary and text not in seen and stanza["Description-md5"] in of_digest:
             seen.add(text)
-            source, section = sources[stanza["Description-md5"]]
+            source, section = of_digest[stanza["Description-md5"]]
             rows.append({"text": text, "label": section, "target": summary, "source": source})
-    _write_splits(folder, rows)
+    write_splits(folder, rows)
 
 
 def debian_zh(folder: Path) -> None:
@@ -112,20 +114,20 @@ def debian_zh(folder: Path) -> None:
 
     Only translations of the text as it now is: they name it by its digest. What was left in English is left out.
     """
-    english = {stanza["Description-md5"]: stanza for stanza in stanzas(_read(folder, _ENGLISH))}
-    sources, seen = _sources(folder), set()
+    english = {stanza["Description-md5"]: stanza for stanza in stanzas(read(folder, _ENGLISH))}
+    of_digest, seen = sources(folder), set()
     rows: list[Row] = []
-    for stanza in stanzas(_read(folder, _CHINESE)):
+    for stanza in stanzas(read(folder, _CHINESE)):
         digest = stanza["Description-md5"]
-        if digest not in english or digest not in sources:
+        if digest not in english or digest not in of_digest:
             continue
-        pairs = zip(_described(english[digest], "en"), _described(stanza, "zh_CN"), strict=True)
+        pairs = zip(described(english[digest], "en"), described(stanza, "zh_CN"), strict=True)
         for label, (text, target) in zip(("summary", "description"), pairs, strict=True):
             if text and re.search("[\u4e00-\u9fff]", target) and (text, target) not in seen:
                 seen.add((text, target))
-                source = sources[digest][0]
+                source = of_digest[digest][0]
                 rows.append({"text": text, "label": label, "target": target, "source": source, label: text})
-    _write_splits(folder, rows)
+    write_splits(folder, rows)
 
 
 def django_messages(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bothways.assets import catalogues, corpora, readers
+from bothways.assets import catalogues, cloze, corpora, readers
 from bothways.assets.pins import WHOLE, Asset, Package, inside
 
 
@@ -210,6 +210,20 @@ DATA = (
         convert=catalogues.debian_summaries,
         read=readers.json_lines,
         targets=("target",),
+    ),
+    Asset(
+        name="debian_cloze",
+        kind="data",
+        about="English descriptions of software packages (passage) and their summaries in a line with a word or two "
+        "left out (question), which the passage has once (label): train 7,212, selection 893, test 917",
+        packages=(_PACKAGES, _ENGLISH),
+        licence="each description that of its package, all free (DFSG)",
+        citation="The Debian project (2026), package index of Debian 12.15; made into questions as in Hermann et al. "
+        "(2015), Teaching Machines to Read and Comprehend",
+        optional=True,
+        convert=cloze.debian_cloze,
+        read=readers.json_lines,
+        pair=("question", "passage"),
     ),
     Asset(
         name="debian_zh",

@@ -69,7 +69,7 @@ class Asset:
     `layout`: raise it when what `convert` makes changes, and the folder is made again.
     `read`: for data, the folder's rows by split: `train`, maybe `selection`, `test` and `unlabelled` (text of the same
     domain). `texts`, `targets`: other fields than `text` and `label` that its arguments of these names may be, to read
-    something else, or for a label of another task.
+    something else, or for a label of another task. `pair`: the names of a row's two texts, where it has two.
     `optional`: fetched only by its name, never with all the others.
     """
 
@@ -85,6 +85,7 @@ class Asset:
     read: Callable[..., Rows] | None = field(default=None)
     texts: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    pair: tuple[str, str] | None = None
 
     @property
     def folder(self) -> str:

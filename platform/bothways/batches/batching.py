@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +14,10 @@ from bothways import policy
 from bothways.batches.planning import I64, as_views
 from bothways.config import Augment, InputSide, Language
 from bothways.config.domains import SampleMixing
-from bothways.contracts import NO_LABEL, Batch, Beside
+from bothways.contracts import EVALUATION, NO_LABEL, Batch, Beside
 from bothways.registry import TASKS
 from bothways.task_contract import TaskLike
 from bothways.tokenization import ModelReader, Vocabulary
-
-EVALUATION = -1
-"""The epoch of rows that are evaluated or served: reconstruction only, no augmentation."""
 
 
 def evaluation_views(rows: pa.Table) -> pa.Table:
@@ -62,14 +60,19 @@ class Encode:
     def __call__(self, views: pa.Table) -> pa.Table:
         """What `TaskLike.encode` makes of the views as they are read, and `is_copy`."""
         reader = ModelReader(
-            path=self.tokenizer_path, vocabulary=self.vocabulary, max_length=self.max_length, start=self.start
+            path=self.tokenizer_path,
+            vocabulary=self.vocabulary,
+            max_length=self.max_length,
+            start=self.start,
+            seed=self.seed,
         )
         columns = ("text", "pair") if self.paired else ("text",)
         read = self._read(views)
         encoded = self.task.encode(read, columns, reader)
         if (read["epoch"].to_numpy() != EVALUATION).any():
             encoded.pop("reference", None)
-        return pa.table({**encoded, "is_copy": pa.array(read["copy"].to_numpy() > 0)})
+            return pa.table({**encoded, "is_copy": pa.array(read["copy"].to_numpy() > 0)})
+        return pa.table({**encoded, "is_copy": pa.array(np.zeros(len(encoded["label"]), bool))})
 
     def _read(self, views: pa.Table) -> pa.Table:
         """The views through the input side; a change that would damage a row's labels is refused."""
@@ -112,6 +115,31 @@ def regroup(blocks: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
         waiting, held = [joined.slice(whole)], held - whole
     if held:
         yield pa.concat_tables(waiting)
+
+
+def of_like_length(encoded: pa.Table, task: TaskLike) -> tuple[Iterator[pa.Table], I64]:
+    """The rows of an evaluation, short ones first, in tables of up to `task.evaluation_rows` encoded rows; and which
+    row comes at each place, (N,). The encoded rows of one row stay together, in their order."""
+    firsts = np.flatnonzero(task.begins(encoded))
+    counts = np.diff(np.append(firsts, encoded.num_rows))
+    tokens = np.add.reduceat(lengths(encoded), firsts) if len(firsts) else np.zeros(0, np.int64)
+    order = np.argsort(tokens, kind="stable")
+    edges, held = [0], 0
+    for place, count in enumerate(counts[order].tolist()):
+        if held and held + count > task.evaluation_rows:
+            edges.append(place)
+            held = 0
+        held += count
+    edges.append(len(order))
+    parts = (order[start:stop] for start, stop in pairwise(edges) if start < stop)
+    return (encoded.take(pa.array(_ranges(firsts[part], counts[part]))) for part in parts), order
+
+
+def _ranges(starts: I64, counts: I64) -> I64:
+    """`counts[i]` numbers from `starts[i]` on, one after another."""
+    before = np.cumsum(counts) - counts
+    found: I64 = np.arange(counts.sum()) + np.repeat(starts - before, counts)
+    return found
 
 
 def collate(rows: pa.Table, pad_id: int) -> Batch:

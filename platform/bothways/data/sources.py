@@ -30,18 +30,23 @@ def _asset(source: str, columns: Columns) -> dict[str, Iterator[Record]]:
     item = asset(source.removeprefix("asset:"))
     if item.read is None:
         raise UserError(f"asset {item.name!r} is a {item.kind}, not labelled text: see `bothways assets list`")
-    if columns.pair is not None:
+    if item.pair and (columns.text, columns.pair) != item.pair:
+        text, pair = item.pair
+        raise UserError(f"asset {item.name!r} has pairs of texts: set data.text to {text} and data.pair to {pair}")
+    if columns.pair is not None and not item.pair:
         raise UserError(f"asset {item.name!r} has single texts: leave data.pair out")
     asked = {}
-    for what, named, others in (("text", columns.text, item.texts), ("label", columns.label, item.targets)):
-        if named not in (what, None, *others):
-            there = ", ".join((what, *others))
-            raise UserError(f"asset {item.name!r} has no column {named!r} for data.{what}, only {there}")
-        if named in others:
+    texts = item.pair[:1] if item.pair else ("text", *item.texts)
+    for what, named, there in (("text", columns.text, texts), ("label", columns.label, ("label", *item.targets))):
+        if named not in (*there, None):
+            raise UserError(f"asset {item.name!r} has no column {named!r} for data.{what}, only {', '.join(there)}")
+        if named not in (what, None):
             asked[what] = named
+    if columns.pair is not None:
+        asked["pair"] = columns.pair
     rows = item.read(resolve(source), **asked)
     return {
-        split: ((number, [text, label]) for number, (text, label) in enumerate(rows[split], 1))
+        split: ((number, list(row)) for number, row in enumerate(rows[split], 1))
         for split in ("train", "selection", "test", "unlabelled")
         if split in rows
     }

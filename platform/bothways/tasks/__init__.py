@@ -63,6 +63,9 @@ class Task(Component):
     def encode(self, rows: pa.Table, columns: Sequence[str], reader: Reader) -> dict[str, pa.Array]:
         return {**reader.inputs(*(rows[name] for name in columns)), "label": rows["label"]}
 
+    def begins(self, encoded: pa.Table) -> Bools:
+        return np.ones(encoded.num_rows, dtype=bool)
+
     @abstractmethod
     def row_losses(self, logits: Tensor, batch: Batch) -> Tensor: ...
 

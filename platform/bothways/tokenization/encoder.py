@@ -142,6 +142,22 @@ class Encoder:
         found = self._backend.encode_batch(_texts(columns))
         return self._encoded(found, columns), found
 
+    def windows(self, max_length: int, stride: int, *columns: pa.ChunkedArray) -> tuple[Encoded, list[Encoding], Ints]:
+        """The same for pairs whose second text goes on in further rows; and how many rows each pair is, (N,)."""
+        room = max_length - self._backend.num_special_tokens_to_add(is_pair=True)
+        pairs = [(self._short(first, room // 2), second) for first, second in _texts(columns)]
+        self._backend.enable_truncation(max_length, stride=stride, strategy="only_second")
+        rows = [[row, *row.overflowing] for row in self._backend.encode_batch(pairs)]
+        found = [window for row in rows for window in row]
+        return self._encoded(found, columns), found, np.array([len(row) for row in rows], np.int64)
+
+    def _short(self, text: str, most: int) -> str:
+        """As much of a text as `most` tokens hold."""
+        self._backend.no_truncation()
+        while len(text) > most and len(read := self._backend.encode(text, add_special_tokens=False)) > most:
+            text = text[: min(read.offsets[most - 1][1], len(text) - 1)]
+        return text
+
     def pieces(self, texts: pa.ChunkedArray) -> pa.ListArray:
         """The ids of whole texts, without special tokens."""
         self._backend.no_truncation()

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from tokenizers import Encoding
 
 from bothways.errors import UserError
-from bothways.task_contract import Aligned
+from bothways.task_contract import I64, Aligned
 from bothways.tokenization.encoder import Encoded, Encoder, encoder, tokenizer
 from bothways.tokenization.vocabulary import Vocabulary
 
@@ -25,6 +26,7 @@ class ModelReader:
     vocabulary: Vocabulary | None
     max_length: int
     start: int | None
+    seed: int = 0
 
     @property
     def end(self) -> int | None:
@@ -41,17 +43,11 @@ class ModelReader:
         return _inputs(self._encoder(max_length or self.max_length, *columns))
 
     def aligned(self, *columns: pa.ChunkedArray) -> Aligned:
-        encoded, found = self._encoder.placed(self.max_length, *columns)
-        counts = [len(row) for row in found]
-        places = np.array([place for row in found for place in row.offsets], np.int64).reshape(-1, 2)
-        texts = [-1 if text is None else text for row in found for text in row.sequence_ids]
-        return Aligned(
-            inputs=_inputs(encoded),
-            rows=np.repeat(np.arange(len(found)), counts),
-            starts=places[:, 0],
-            stops=places[:, 1],
-            texts=np.array(texts, np.int64),
-        )
+        return _aligned(*self._encoder.placed(self.max_length, *columns))
+
+    def windows(self, stride: int, *columns: pa.ChunkedArray) -> tuple[Aligned, I64]:
+        encoded, found, counts = self._encoder.windows(self.max_length, stride, *columns)
+        return _aligned(encoded, found), counts
 
     def pieces(self, texts: pa.ChunkedArray) -> pa.ListArray:
         return self._encoder.pieces(texts)
@@ -67,6 +63,19 @@ class ModelReader:
         said = [{"role": "user", "content": content}]
         template = _STOPPED + template if _CLOCK in template else template
         return str(fast.apply_chat_template(said, chat_template=template, tokenize=False, add_generation_prompt=True))
+
+
+def _aligned(encoded: Encoded, found: list[Encoding]) -> Aligned:
+    counts = [len(row) for row in found]
+    places = np.array([place for row in found for place in row.offsets], np.int64).reshape(-1, 2)
+    texts = [-1 if text is None else text for row in found for text in row.sequence_ids]
+    return Aligned(
+        inputs=_inputs(encoded),
+        rows=np.repeat(np.arange(len(found)), counts),
+        starts=places[:, 0],
+        stops=places[:, 1],
+        texts=np.array(texts, np.int64),
+    )
 
 
 def _inputs(encoded: Encoded) -> dict[str, pa.Array]:

@@ -15,6 +15,9 @@ from bothways.output_side.trainable import layers
 from bothways.task_contract import Prediction
 from bothways.training import agreement
 
+MOST_ROWS = 128
+"""That the model reads at once without gradient; a batch has more where one row of the data is more than these."""
+
 Own = dict[ObjectiveLike, nn.Module]
 
 
@@ -181,6 +184,7 @@ def predictions(forward: ModelForward, batches: Sequence[Batch]) -> Iterator[tup
     """Every batch with its logits (N, C), in evaluation mode. The model is in training mode again afterwards."""
     with evaluating(forward.module):
         for batch in batches:
+            parts = [batch.slice(start, start + MOST_ROWS) for start in range(0, len(batch), MOST_ROWS)]
             with torch.no_grad():
-                logits = forward.inner(batch)
+                logits = torch.cat([forward.inner(part) for part in parts])
             yield batch, logits

@@ -37,6 +37,8 @@ __all__ = ["Diverged", "Scored", "Trial"]
 
 CHECKPOINT_SHARE = 0.05
 """The largest share of a trial's time that goes into checkpoints: a slow disk gets fewer, a short trial none."""
+LENGTHS_ROWS = 8192
+"""Rows whose tokens are counted at once: where each stands is known meanwhile, and that takes memory."""
 CHEAP_S = 0.2
 """What a checkpoint may cost to be written at a trial's first report, however short the trial."""
 
@@ -248,7 +250,13 @@ class Trial:
         task, model = self.experiment.task, self.experiment.model
         key = ("lengths", task, split, self._dataset.digest, model.source, model.vocabulary, model.max_length)
         views = batching.evaluation_views(self._dataset.rows(split))
-        return self._workspace.remember(key, lambda: batching.lengths(self._encode(None)(views)))
+
+        def found() -> planning.I64:
+            encode, starts = self._encode(None), range(0, max(1, views.num_rows), LENGTHS_ROWS)
+            blocks = (encode(views.slice(start, LENGTHS_ROWS)) for start in starts)
+            return np.concatenate([batching.lengths(block)[task.begins(block)] for block in blocks])
+
+        return self._workspace.remember(key, found)
 
     # -- evaluation and the model -----------------------------------------------------------------------------------
 
@@ -264,9 +272,7 @@ class Trial:
             encoded = pa.concat_tables(
                 [self._encode(side)(views.slice(0, 0)), *self._execute(views, self._encode(side))]
             )
-            order = np.argsort(batching.lengths(encoded), kind="stable")
-            size = experiment.task.evaluation_rows
-            tables = batching.regroup([encoded.take(pa.array(order))], size)
+            tables, order = batching.of_like_length(encoded, experiment.task)
             batches = [batching.collate(rows, self._bundle.pad_id).to(self._workspace.device) for rows in tables]
             return batches, mine[order]
 
