@@ -152,7 +152,7 @@ def test_the_pipeline_in_readme_is_a_pipeline(tmp_path: Path, capsys: pytest.Cap
 
 def test_the_links_in_the_documents_lead_somewhere() -> None:
     broken = []
-    for document in [*ROOT.glob("*.md"), *(ROOT / "cluster").glob("*.md")]:
+    for document in [*ROOT.glob("*.md"), *ROOT.glob("cluster/*.md"), *ROOT.glob("docs/*.md")]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text("utf-8")):
             if "://" not in target and not (document.parent / target).exists():
                 broken.append(f"{document.name}: {target}")

@@ -231,9 +231,12 @@ class Forward(Protocol):
         """What a saved model predicts for each of the answers; for the text with its answer, if it reads pairs."""
         ...
 
-    def agreement(self, batch: Batch, others: Batch, task: TaskLike, *, head: bool = False) -> Tensor:
+    def agreement(
+        self, batch: Batch, others: Batch, task: TaskLike, *, head: bool = False, shares: Tensor | None = None
+    ) -> Tensor:
         """How far a step of gradient descent on a row would bring the mean loss of `others`, those of all workers,
-        down: the inner product of the gradients of the row's loss and of that mean, (N,).
+        down: the inner product of the gradients of the row's loss and of that mean, (N,). `shares`: how much each of
+        the others counts in it, 1 on average; None: all alike.
 
         Exact, over all that training moves of the model, or the last linear layer (`head`); without dropout, and
         without a gradient of its own. Every worker has to call it.

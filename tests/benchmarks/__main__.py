@@ -21,7 +21,7 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 KEPT = HERE.parents[1] / "runs" / "benchmarks.jsonl"
-NOT_ONE = {"__main__", "measuring"}
+NOT_ONE = {"__main__", "measuring", "text_peers"}
 COLUMNS = ("benchmark", "what", "peer", "unit", "ours", "theirs", "ratio", "limit", "share_of_limit")
 UNTOLD = {*COLUMNS, "machine"}
 

