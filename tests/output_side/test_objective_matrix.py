@@ -42,6 +42,8 @@ WRITTEN: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "cycle_consistency": [{"method": "dual"}],
 }
 """In place of `ACTIVE` for models that write."""
+for _family in FAMILIES:  # made as this file is imported: transformers saves nothing in a worker that is not the first
+    tiny.model_dir(_family)
 DATA: Mapping[str, Mapping[str, Any]] = {
     "clean": {"clean_source": "made in the test"},
     "auxiliary": {"tasks": [{"source": "made in the test"}]},
@@ -122,11 +124,12 @@ class Step:
         return self.loss == other.loss and all(torch.equal(other.gradients[k], v) for k, v in self.gradients.items())
 
     def close(self, other: Step) -> bool:
-        """Within the rounding of float32, on the scale of the largest gradient."""
+        """Within the rounding of float32: on the scale of the rows, whose gradients cancel to a thousandth of it in
+        places (what is wrong here is wrong by hundredths: rows that are not shared, say)."""
         scale = max(float(value.abs().max()) for value in other.gradients.values())
         assert self.gradients.keys() == other.gradients.keys()
         near = {
-            k: torch.allclose(v, other.gradients[k], rtol=1e-4, atol=1e-5 * scale) for k, v in self.gradients.items()
+            k: torch.allclose(v, other.gradients[k], rtol=1e-4, atol=1e-3 * scale) for k, v in self.gradients.items()
         }
         return all(near.values()) and self.loss == pytest.approx(other.loss, rel=1e-5, abs=1e-6)
 
