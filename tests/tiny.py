@@ -240,6 +240,20 @@ def dataset_of(make: Callable[[str, int], Any], kind: pa.DataType, labels: tuple
     return replace(plain, **parts, labels=labels, digest=f"tiny-{kind}")
 
 
+def answered(feedback: int, clean: int = 0) -> Dataset:
+    """Texts whose answer is the word that tells the class; rows of feedback, on wrong answers, and `clean` ones."""
+
+    def right(table: pa.Table) -> pa.Table:
+        return labelled(table, lambda text, _: signal(text), pa.string())
+
+    data = dataset_of(lambda text, _: signal(text), pa.string())
+    better = right(rows(feedback, seed=6, first_id=50_000))
+    worse = better.set_column(3, "label", pa.array([OTHER[0]] * feedback, pa.string()))
+    told = better.set_column(1, "text", pa.array([f"{OTHER[0]} {text}" for text in better["text"].to_pylist()]))
+    trusted = right(rows(clean, seed=9, first_id=80_000)) if clean else None
+    return replace(data, feedback=(better, worse, told), clean=trusted)
+
+
 def signal(text: str) -> str:
     """The one word that tells the class."""
     return next(word for word in text.split() if word in GOOD + BAD)

@@ -137,18 +137,22 @@ class Made:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """Labelled rows that models are scored by. `metric` ranks before what the task ranks by."""
 
     task: TaskLike
     table: pa.Table
     metric: str
 
-    def metrics(self, by: Predictor | Ensemble) -> dict[str, float]:
+    def said(self, by: Predictor | Ensemble) -> F64:
+        """The probability of every label for each row, (N, C)."""
         pairs = self.table["pair"].to_pylist() if by.paired else None
-        found = torch.from_numpy(probabilities(by, self.table["text"].to_pylist(), pairs))
+        return probabilities(by, self.table["text"].to_pylist(), pairs)
+
+    def metrics(self, said: F64) -> dict[str, float]:
+        """The task's, of those probabilities."""
         labels = torch.from_numpy(np.array(self.table["label"].to_numpy(), np.int64))
-        logits = found.clamp_min(torch.finfo(torch.float64).tiny).log()
+        logits = torch.from_numpy(said).clamp_min(torch.finfo(torch.float64).tiny).log()
         batch = Batch(inputs={}, labels=labels, is_copy=torch.zeros_like(labels, dtype=torch.bool))
         return self.task.metrics(self.task.sums(logits, batch))
 
@@ -177,10 +181,10 @@ def make(
     _alike(abouts)
     experiment = next(iter(abouts.values())).experiment
     dataset = load(experiment.data)
-    selection, test = (_Rows(experiment.task, table, metric) for table in (dataset.selection, dataset.test))
+    selection, test = (Rows(experiment.task, table, metric) for table in (dataset.selection, dataset.test))
     candidates = []
     for name, directory in trials.items():
-        metrics = selection.metrics(Predictor(directory))
+        metrics = selection.metrics(selection.said(Predictor(directory)))
         score = selection.score(metrics)
         candidates.append(Candidate(name=name, directory=directory, about=abouts[name], metrics=metrics, score=score))
     candidates.sort(key=lambda candidate: candidate.score, reverse=True)
@@ -199,9 +203,9 @@ def make(
         method=method,
         candidates=tuple(candidates),
         members=tuple(member.name for member in members),
-        selection=selection.metrics(found),
-        test=test.metrics(found),
-        alone=test.metrics(Predictor(candidates[0].directory)),
+        selection=selection.metrics(selection.said(found)),
+        test=test.metrics(test.said(found)),
+        alone=test.metrics(test.said(Predictor(candidates[0].directory))),
         notes=tuple(notes),
     )
     _write(made, members, soup)
@@ -235,7 +239,7 @@ def _blends(one: models.About, other: models.About) -> bool:
 class _Soup:
     """Soups of some candidates, best first, in the model of the best one. `stored`: the last of them, to be saved."""
 
-    def __init__(self, candidates: Sequence[Candidate], selection: _Rows) -> None:
+    def __init__(self, candidates: Sequence[Candidate], selection: Rows) -> None:
         self._selection = selection
         self._pot = Predictor(candidates[0].directory)
         self._weights = [self._taken(self._pot)]
@@ -257,9 +261,8 @@ class _Soup:
         return self._pot
 
     def greedy(self) -> list[int]:
-        return greedy(
-            len(self._weights), lambda numbers: self._selection.score(self._selection.metrics(self.of(numbers)))
-        )
+        rows = self._selection
+        return greedy(len(self._weights), lambda numbers: rows.score(rows.metrics(rows.said(self.of(numbers)))))
 
     def save(self, directory: Path, about: models.About) -> None:
         models.save(

@@ -19,7 +19,8 @@ from bothways.input_side.permutation import factorised, spans_drawn
 from bothways.input_side.preparation import NO_CLAIM, Learner, TokenBatch
 from bothways.input_side.prepare.continued_pretraining import corrupted
 from bothways.input_side.transform import again
-from bothways.models.language_models import Checkpoint, cut
+from bothways.models.language_models import Checkpoint
+from bothways.models.pruning import prune
 from bothways.pretraining.reading import SentencePairs, split
 from bothways.registry import PREPARATIONS
 from bothways.seeding import keys, uniforms
@@ -136,7 +137,7 @@ def test_a_cut_vocabulary_gives_the_whole_ones_logits_for_what_is_kept() -> None
     with torch.no_grad():
         for each in (whole, model):
             each.cls.predictions.bias.copy_(torch.arange(len(each.cls.predictions.bias)))
-    cut(model, kept)
+    prune(model, kept)
     old = torch.tensor([[2, 7, 20, 4, 3]])
     new = torch.tensor([[kept.new(number) for number in old[0].tolist()]])
     with torch.no_grad():

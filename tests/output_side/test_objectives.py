@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,52 +28,11 @@ from bothways.training import ModelForward, own_modules
 from bothways.training.answers import Speaker
 from bothways.training.workspace import Workspace
 from tests import tiny
+from tests.output_side.settings import ACTIVE, drawn_alike
 
 TASK = Classification()
 FAMILIES = ("bert", "roberta", "distilbert")
 NAMES = OBJECTIVES.names()
-ACTIVE: dict[str, list[dict[str, Any]]] = {
-    "cross_entropy": [{"class_weights": [1.0, 3.0]}],
-    "label_smoothing": [{"epsilon": 0.2}, {"epsilon": 0.2, "augmented_only": True}],
-    "rdrop": [{"alpha": 2.0}],
-    "consistency": [{"confidence": 0.0}, {"rows": "labelled", "per_row": 2, "annealing": "linear", "confidence": 0.45}],
-    "coral": [{"strength": 0.05}],
-    "mmd": [{"strength": 0.01, "per_row": 2}],
-    "dann": [{"strength": 0.5, "per_row": 2}],
-    "domain_embedding": [{"loss": "dann"}, {"loss": "coral", "strength": 0.05}, {"strength": 0.01, "per_row": 2}],
-    "gan": [{"matching": 0.0}, {"strength": 0.5, "per_row": 2}],
-    "adversarial": [
-        {"method": "fgm", "lr": 0.3},
-        {"method": "pgd", "steps": 3, "lr": 0.2, "init_mag": 0.4, "max_norm": 0.35, "beta": 0.5},
-        {"method": "freelb", "steps": 3, "lr": 0.2, "max_norm": 0.35},
-        {"method": "smart", "steps": 1, "lr": 0.1, "init_mag": 0.01},
-        {"method": "vat", "steps": 2, "lr": 1.0},
-        {"method": "vat", "lr": 1.0, "per_row": 2},
-    ],
-    "learn_to_reweight": [{"strength": 0.6}, {"layers": "head", "rows": "clean", "per_row": 2}],
-    "cycle_consistency": [{"strength": 0.5}, {"rows": "unlabelled", "per_row": 2}],
-    "multitask": [{"classes": [2, 3]}, {"classes": [2], "strength": 0.5, "per_row": 2, "temperature": 2.0}],
-    "focal": [{"gamma": 2.0}],
-    "mixup": [{"a": 1.0}, {"a": 1.0, "layer": 2}],
-    "supervised_contrastive": [{"share": 0.7}],
-    "margin": [{"m": 0.4}],
-    "policy_gradient": [
-        {"method": "reinforce", "kl": 0.0},
-        {"method": "self_critical", "draws": 1, "supervised": 0.5},
-        {"method": "group_relative", "draws": 3, "kl": 0.5, "temperature": 0.8},
-    ],
-    "preference": [{"beta": 0.3}, {"per_row": 2, "supervised": 0.5}],
-    "language_feedback": [
-        {"mode": "imitation"},
-        {"mode": "hindsight", "per_row": 2},
-        {"mode": "reward", "draws": 3, "kl": 0.5, "strength": 5.0},
-        {"mode": "reward", "kl": 0.0, "per_row": 2},
-    ],
-    "distillation": [
-        {"teachers": [tiny.saved_model()], "alpha": 0.7},
-        {"teachers": [tiny.saved_model(), tiny.saved_model(seed=1)], "alpha": 1.0, "temperature": 3.0},
-    ],
-}
 IN_BATCH = {
     "mixup-0": "a row is mixed with another one of its batch, drawn by position",
     "mixup-1": "a row is mixed with another one of its batch, drawn by position",
@@ -86,7 +46,9 @@ IN_BATCH = {
     "gan-1": "it matches the mean features of the batch",
 }
 """Whose loss of a row depends on which rows share its batch: slices do not add up to it."""
-SETTINGS = [pytest.param(name, knobs, id=f"{name}-{i}") for name in NAMES for i, knobs in enumerate(ACTIVE[name])]
+SETTINGS = [
+    pytest.param(name, knobs, id=f"{name}-{i}") for name in NAMES for i, knobs in enumerate(ACTIVE.get(name, [{}]))
+]
 DRAWN = {f"policy_gradient-{i}" for i in range(3)} | {f"language_feedback-{i}" for i in (2, 3)}
 """Answers are drawn for all rows of a batch at once: others, for a batch in another order or cut."""
 ROW_BY_ROW = [setting for setting in SETTINGS if setting.id not in {*IN_BATCH, *DRAWN}]
@@ -147,19 +109,10 @@ def run(objective: Component, module: Any, batch: Batch, seed: int = 0) -> tuple
     return loss, {name: value.grad.clone() for name, value in module.named_parameters() if value.grad is not None}
 
 
-@pytest.fixture
-def drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random starts are drawn by position: here all rows have the same."""
-
-    drawn = Tensor.uniform_
-
-    def pattern(like: Tensor, *bounds: Any, **__: Any) -> Tensor:
-        if like.dim() < 3:  # the start of a module's weights
-            return drawn(like, *bounds)
-        return torch.sin(torch.arange(like.shape[-1]) * 1.7).expand_as(like).clone()
-
-    monkeypatch.setattr(torch, "randn_like", pattern)
-    monkeypatch.setattr(Tensor, "uniform_", lambda like, *_, **__: like.copy_(pattern(like)))
+@pytest.fixture(name="drawn_alike")
+def _drawn_alike() -> Iterator[None]:
+    with drawn_alike():
+        yield
 
 
 def forwarded(module: Any, objective: Component, kind: type[ModelForward] = ModelForward) -> ModelForward:
@@ -281,7 +234,7 @@ def test_the_passes_declared_are_the_rows_the_model_sees(name: str, knobs: dict[
 def test_every_family_of_encoders_is_served(name: str, family: str) -> None:
     module = model(None, family)
     encode = Encode(tokenizer_path=tiny.model_dir(family), max_length=24, paired=True)
-    objective = OBJECTIVES.build({"name": name, **ACTIVE[name][-1]})
+    objective = OBJECTIVES.build({"name": name, **ACTIVE.get(name, [{}])[-1]})
     kinds = [objective.beside] if objective.beside else []
     views = 4 * (1 + sum(kind.per_row * kind.views for kind in kinds))
     rows = collate_step(encode(evaluation_views(tiny.rows(views, seed=5, paired=True))), 0, kinds)

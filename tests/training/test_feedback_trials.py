@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from bothways.data import Dataset
@@ -36,15 +34,6 @@ def test_feedback_alone_teaches_a_classifier(objective: dict[str, Any], tmp_path
     assert last(what, tmp_path / "trial", tiny.dataset(feedback=60))["selection/accuracy"] > 0.8
 
 
-def written(count: int = 40) -> Dataset:
-    """Texts whose answer is the word that tells the class, and feedback on wrong answers."""
-    data = tiny.dataset_of(lambda text, _: tiny.signal(text), pa.string())
-    better = tiny.labelled(tiny.rows(count, seed=6, first_id=50_000), lambda text, _: tiny.signal(text), pa.string())
-    worse = better.set_column(3, "label", pa.array([tiny.OTHER[0]] * count, pa.string()))
-    told = better.set_column(1, "text", pa.array([f"{tiny.OTHER[0]} {text}" for text in better["text"].to_pylist()]))
-    return replace(data, feedback=(better, worse, told))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "gpt2"])
 def test_every_objective_on_answers_trains_models_that_write(family: str, tmp_path: Path) -> None:
@@ -57,7 +46,7 @@ def test_every_objective_on_answers_trains_models_that_write(family: str, tmp_pa
     ]
     optim = {"steps": 6, "evaluate_every": 3, "accumulate": 2}
     what = tiny.experiment(family, task=task, output={"objectives": terms}, data=SOURCE, optim=optim)
-    first, again = (last(what, tmp_path / name, written()) for name in ("first", "again"))
+    first, again = (last(what, tmp_path / name, tiny.answered(feedback=40)) for name in ("first", "again"))
     timeless = [{k: v for k, v in found.items() if not k.startswith("time/")} for found in (first, again)]
     assert timeless[0] == timeless[1]
     assert {f"train/language_feedback-{n}/{part}" for n, part in ((3, "feedback"), (5, "reward"))} <= set(first)

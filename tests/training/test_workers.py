@@ -1,16 +1,12 @@
-"""Two workers under DDP, without Ray: real processes, the gloo backend, a file to meet at."""
+"""Two workers under DDP train as one does, without Ray."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
 
 from bothways import models
 from bothways.config import Experiment
@@ -18,6 +14,7 @@ from bothways.edges.local import execute
 from bothways.training.trial import Scored, Trial
 from bothways.training.workspace import Workspace
 from tests import tiny
+from tests.workers import Gloo, spawned
 
 ARMS: dict[str, dict[str, Any]] = {
     "joint": {
@@ -101,31 +98,15 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-class Gloo:
-    """A `Collective` over the default process group."""
-
-    def __init__(self) -> None:
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        return nn.parallel.DistributedDataParallel(model)
-
-    def sum(self, values: Tensor) -> Tensor:
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
-
-
-def ddp_worker(rank: int, world: int, spec: str, directory: Path, answers: Any) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{directory}/meet", rank=rank, world_size=world)
+def trained(collective: Gloo, directory: Path, spec: str) -> tuple[list[Any], Scored]:
+    """What a worker found: digest, weights and metrics of a trial, and again; and how the test rows were scored."""
     workspace, found = Workspace(), []
     for name in ("first", "again"):  # the second trial meets a warm process
         what = Experiment(**json.loads(spec))
         trial = Trial(
             what,
             tiny.dataset(mixed=20, clean=15, tasks=12, feedback=12),
-            collective=Gloo(),
+            collective=collective,
             execute=execute,
             workspace=workspace,
             directory=directory / name,
@@ -135,23 +116,7 @@ def ddp_worker(rank: int, world: int, spec: str, directory: Path, answers: Any) 
         found.append((models.digest(weights), {k: v.numpy().copy() for k, v in weights.items()}, dict(last)))
         scored = trial.score_test()
         trial.save()
-    answers.put((rank, found, scored))
-    dist.destroy_process_group()
-
-
-def workers(world: int, spec: str, directory: Path) -> list[tuple[list[Any], Scored]]:
-    """What each rank found."""
-    directory.mkdir()
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    processes = [context.Process(target=ddp_worker, args=(r, world, spec, directory, answers)) for r in range(world)]
-    for process in processes:
-        process.start()
-    found = sorted((answers.get(timeout=400) for _ in processes), key=lambda answer: answer[0])
-    for process in processes:
-        process.join(timeout=400)
-        assert process.exitcode == 0
-    return [answer[1:] for answer in found]
+    return found, scored
 
 
 @pytest.mark.slow
@@ -160,8 +125,8 @@ def test_two_workers_train_the_same_model_as_one(arm: str, tmp_path: Path, monke
     monkeypatch.setenv("BOTHWAYS_CACHE", str(tmp_path / "cache"))  # inherited by the workers
     parts = {**ARMS[arm], "model": {"dropout": 0.0, **ARMS[arm].get("model", {})}}
     spec = json.dumps(tiny.experiment(parts.pop("family", "bert"), **parts).spec())
-    ((alone, alone_scored),) = workers(1, spec, tmp_path / "one")
-    (left, scored), (right, scored_right) = workers(2, spec, tmp_path / "two")
+    ((alone, alone_scored),) = spawned(1, trained, spec, directory=tmp_path / "one")
+    (left, scored), (right, scored_right) = spawned(2, trained, spec, directory=tmp_path / "two")
     assert left[0][0] == right[0][0] == left[1][0] == right[1][0]  # both ranks; fresh and warm
     for name, value in alone[0][1].items():
         assert abs(value - left[0][1][name]).max() < 1e-5, name
@@ -181,7 +146,7 @@ def test_workers_draw_answers_of_their_own_and_stay_alike(tmp_path: Path) -> Non
     ]
     feedback = {"feedback": {"source": "made in the test"}}
     what = tiny.experiment(output={"objectives": terms}, data=feedback, optim={"steps": 4, "evaluate_every": 4})
-    (left, _), (right, _) = workers(2, json.dumps(what.spec()), tmp_path / "two")
+    (left, _), (right, _) = spawned(2, trained, json.dumps(what.spec()), directory=tmp_path / "two")
     assert left[0][0] == right[0][0] == left[1][0] == right[1][0]
     assert 0 < left[0][2]["train/policy_gradient/reward"] < 1
 
@@ -190,6 +155,6 @@ def test_workers_draw_answers_of_their_own_and_stay_alike(tmp_path: Path) -> Non
 def test_views_outside_of_the_one_call_are_synchronised_too(tmp_path: Path) -> None:
     terms = [{"name": "adversarial", "method": "vat", "lr": 1.0}, {"name": "mixup", "layer": 1}]
     what = tiny.experiment(output={"objectives": terms}, optim={"steps": 4, "evaluate_every": 4})
-    (left, _), (right, _) = workers(2, json.dumps(what.spec()), tmp_path / "two")
+    (left, _), (right, _) = spawned(2, trained, json.dumps(what.spec()), directory=tmp_path / "two")
     assert left[0][0] == right[0][0] == left[1][0] == right[1][0]
     assert left[0][2]["train/adversarial/divergence"] > 0

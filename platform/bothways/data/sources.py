@@ -35,7 +35,7 @@ def _asset(source: str, columns: Columns) -> dict[str, Iterator[Record]]:
         raise UserError(f"asset {item.name!r} has pairs of texts: set data.text to {text} and data.pair to {pair}")
     if columns.pair is not None and not item.pair:
         raise UserError(f"asset {item.name!r} has single texts: leave data.pair out")
-    asked = {}
+    asked: dict[str, str | int] = {}
     texts = item.pair[:1] if item.pair else ("text", *item.texts)
     for what, named, there in (("text", columns.text, texts), ("label", columns.label, ("label", *item.targets))):
         if named not in (*there, None):
