@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bothways.assets import catalogues, cloze, corpora, readers
@@ -222,7 +223,7 @@ DATA = (
         "(2015), Teaching Machines to Read and Comprehend",
         optional=True,
         convert=cloze.debian_cloze,
-        read=readers.json_lines,
+        read=partial(readers.json_lines, text="question", pair="passage"),
         pair=("question", "passage"),
     ),
     Asset(

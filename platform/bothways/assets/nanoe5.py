@@ -159,7 +159,7 @@ def _bert_name(name: str) -> str:
 def _save_tokenizer(
     folder: Path, vocabulary: list[tuple[str, float]], specials: dict[str, int], outputs: dict[str, str]
 ) -> None:
-    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     names = {role: vocabulary[number][0] for role, number in specials.items()}
     backend = Tokenizer(models.Unigram(vocabulary, unk_id=specials["unk_token"], byte_fallback=False))
@@ -185,6 +185,7 @@ def _save_tokenizer(
         special_tokens=[(first, specials["cls_token"]), (last, specials["sep_token"])],
     )
     backend.add_special_tokens([AddedToken(name, lstrip=name == names["mask_token"]) for name in names.values()])
+    backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     backend.save(str(folder / "tokenizer.json"))
     about = {
         **names,

@@ -40,10 +40,8 @@ def _asset(source: str, columns: Columns) -> dict[str, Iterator[Record]]:
     for what, named, there in (("text", columns.text, texts), ("label", columns.label, ("label", *item.targets))):
         if named not in (*there, None):
             raise UserError(f"asset {item.name!r} has no column {named!r} for data.{what}, only {', '.join(there)}")
-        if named not in (what, None):
+        if named is not None and named != there[0]:
             asked[what] = named
-    if columns.pair is not None:
-        asked["pair"] = columns.pair
     rows = item.read(resolve(source), **asked)
     return {
         split: ((number, list(row)) for number, row in enumerate(rows[split], 1))

@@ -147,6 +147,13 @@ def there_and_back(batch: Batch) -> tuple[Batch, Batch]:
     text, mask, read = (batch.inputs[name] for name in ("input_ids", "attention_mask", "decoder_input_ids"))
     start = read[:, :1]
     target, real = batch.labels, batch.labels != NO_LABEL
+    written, shown = text, mask
+    if bool((text[:, :1] == start).all()):  # of warm-started encoders: what is read begins so, what is written does not
+        written, shown = text[:, 1:], mask[:, 1:]
+        target, real = (
+            torch.cat([start, target], dim=1),
+            torch.cat([torch.ones_like(start, dtype=torch.bool), real], dim=1),
+        )
     width = max(text.shape[1], target.shape[1])
 
     def wide(values: Tensor, fill: int) -> Tensor:
@@ -159,10 +166,10 @@ def there_and_back(batch: Batch) -> tuple[Batch, Batch]:
     back = {name: torch.zeros_like(values) for name, values in others.items()} | {
         "input_ids": wide(as_text, filler),
         "attention_mask": wide(real.to(mask.dtype), 0),
-        "decoder_input_ids": wide(torch.cat([start, text[:, :-1]], dim=1), filler),
+        "decoder_input_ids": wide(torch.cat([start, written[:, :-1]], dim=1), filler),
     }
-    as_target = text.masked_fill(mask == 0, NO_LABEL)
+    as_target = written.masked_fill(shown == 0, NO_LABEL)
     return (
-        replace(batch, inputs=there, labels=wide(target, NO_LABEL), beside={}, taught={}),
+        replace(batch, inputs=there, labels=wide(batch.labels, NO_LABEL), beside={}, taught={}),
         replace(batch, inputs=back, labels=wide(as_target, NO_LABEL), beside={}, taught={}, references=()),
     )
