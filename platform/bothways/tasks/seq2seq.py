@@ -43,19 +43,18 @@ class Seq2Seq(WritingTask):
     def encode(self, rows: pa.Table, columns: Sequence[str], reader: Reader) -> dict[str, pa.Array]:
         """`decoder_input_ids` and `label`, lists of equal length."""
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         inputs = reader.inputs(*(rows[name] for name in columns))
         target = reader.inputs(rows["label"], max_length=self.target_length)["input_ids"]
-        ids, counts = target.flatten().to_numpy(), np.diff(target.offsets.to_numpy())
-        starts = (np.cumsum(counts) - counts)[counts > 0]
-        again = starts[ids[starts] == reader.start]  # else it would have to be told from the first token by its place
-        counts = counts - np.bincount(np.searchsorted(np.cumsum(counts), again, "right"), minlength=len(counts))
-        ids = np.delete(ids, again)
+        firsts = pc.list_slice(target, 0, 1).flatten().to_numpy()
+        if (firsts == reader.start).all():  # else it would have to be told from the first token by its place
+            target = pc.list_slice(target, 1)
+        ids, offsets = target.flatten().to_numpy(), target.offsets.to_numpy()
         read = np.roll(ids, 1)
-        read[(np.cumsum(counts) - counts)[counts > 0]] = reader.start
-        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
-        decoder, label = (pa.ListArray.from_arrays(offsets, pa.array(part, pa.int32())) for part in (read, ids))
-        return {**inputs, "decoder_input_ids": decoder, "label": label, "reference": rows["label"]}
+        read[offsets[:-1][np.diff(offsets) > 0]] = reader.start
+        decoder = pa.ListArray.from_arrays(offsets, pa.array(read, pa.int32()))
+        return {**inputs, "decoder_input_ids": decoder, "label": target, "reference": rows["label"]}
 
     def write(self, module: Any, batch: Batch, temperature: float | None = None, **ids: int | None) -> Tensor:
         inputs = {name: batch.inputs[name] for name in ("input_ids", "attention_mask")}
