@@ -122,8 +122,8 @@ def test_a_resumed_search_keeps_its_numbers_goes_on_with_what_was_unfinished_and
     )
     suggested = [search.suggest(f"t{k}") for k in range(4)]
     assert suggested[0] == {"number": 3, "point": open_}
-    assert suggested[1] == {"number": 4, "point": {"optim.lr": 1e-5}}
-    assert [s["number"] for s in suggested] == [3, 4, 5, 6]
+    assert suggested[1] == {"number": 1, "point": {"optim.lr": 1e-5}}
+    assert [s["number"] for s in suggested] == [3, 1, 2, 4]  # what was proposed and never begun left its number
     points = [s["point"]["optim.lr"] for s in suggested]
     assert done["optim.lr"] not in points
     assert len(set(points)) == 4

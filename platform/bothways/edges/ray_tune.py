@@ -91,7 +91,8 @@ class PointSearch(OptunaSearch):  # type: ignore[misc]
         self._goals = goals
         past = list(past)
         self._tried = {_key(trial.point): trial for trial in past}
-        self._next = max((trial.number for trial in past), default=-1) + 1
+        self._taken = {trial.number for trial in past}
+        self._next = 0
         self._points: dict[str, str] = {}
         for trial in past:
             if trial.status != "interrupted":
@@ -119,6 +120,8 @@ class PointSearch(OptunaSearch):  # type: ignore[misc]
         if key in self._open:
             self._open.remove(key)
         else:  # also where the space holds nothing new: the point is tried once more, as a trial of its own
+            while self._next in self._taken:  # with gaps: a trial that an interruption kept from its begin left one
+                self._next += 1
             self._tried[key] = Past(number=self._next, point=point)
             self._next += 1
         return {"number": self._tried[key].number, "point": point}
