@@ -31,13 +31,15 @@ def as_read(experiment: Experiment, rows: int) -> Iterator[str]:
         start=fast.pad_token_id or 0,
     )
     encoded = encode(evaluation_views(dataset.train.slice(0, rows)))
-    for number, (ids, label) in enumerate(zip(*(encoded[c].to_pylist() for c in ("input_ids", "label")), strict=True)):
+    numbers = experiment.task.begins(encoded).cumsum().tolist()  # windows of a row have its number
+    columns = (encoded[column].to_pylist() for column in ("input_ids", "label"))
+    for number, ids, label in zip(numbers, *columns, strict=True):
         if not experiment.task.writes:
-            yield f"row {number + 1}, {len(ids)} tokens: {_text(fast.decode(ids))}"
+            yield f"row {number}, {len(ids)} tokens: {_text(fast.decode(ids))}"
             continue
         learnt = [token for token in label if token != NO_LABEL]
         read = ids[: -len(learnt)] if ids[-len(learnt) :] == learnt else ids  # a decoder reads what it has written
-        yield f"row {number + 1}, {len(ids)} tokens: {_text(fast.decode(read))}\n  learns: {_text(fast.decode(learnt))}"
+        yield f"row {number}, {len(ids)} tokens: {_text(fast.decode(read))}\n  learns: {_text(fast.decode(learnt))}"
 
 
 def _text(text: str) -> str:
