@@ -115,6 +115,14 @@ def test_a_misnamed_key_is_not_also_called_missing(write: Any) -> None:
     assert said == "p.yaml:2: unknown key 'experimnt': did you mean 'experiment'?"
 
 
+def test_a_list_is_called_short_only_where_none_of_its_items_is_refused(write: Any) -> None:
+    empty, refused = (
+        complaint(write(GOOD.replace("source: rows.csv", f"source: {source}"))) for source in ("[]", "[{sorce: x}]")
+    )
+    assert empty == "p.yaml:3: experiment.data.source: has 0 entries, and must have at least 1"
+    assert refused == "p.yaml:3: experiment.data.source.0: unknown key 'sorce': did you mean 'source'?"
+
+
 @pytest.mark.parametrize("name", ["../../etc", "<script>", "a/b", "", "Sweep", "✨", "x" * 65, "con\u202etrol"])
 def test_names_that_could_become_something_else_are_refused(write: Any, name: str) -> None:
     said = complaint(write(GOOD.replace("name: demo", f"name: {json.dumps(name)}", 1)))

@@ -13,7 +13,7 @@ from bothways.errors import UserError, did_you_mean
 
 MAX_LINES = 5
 
-_UNKNOWN, _MISSING = "extra_forbidden", "missing"  # pydantic's words
+_UNKNOWN, _MISSING, _SHORT = "extra_forbidden", "missing", "too_short"  # pydantic's words
 
 _EXPECTED = {
     "float_type": "a number",
@@ -60,6 +60,9 @@ def complaints(error: ValidationError, data: Any, where: Callable[[Path], str], 
     # A mistyped key is the reason why the right one is missing: say the first only.
     misnamed = {path[:-1] for path, (kind, _) in found.items() if kind == _UNKNOWN}
     found = {path: f for path, f in found.items() if f[0] != _MISSING or path[:-1] not in misnamed}
+    # Items that are refused are also missed by their list: say why they are refused only.
+    holders = {path[:depth] for path in found for depth in range(len(path))}
+    found = {path: f for path, f in found.items() if f[0] != _SHORT or path not in holders}
     lines = []
     for path, (kind, sentence) in sorted(found.items(), key=lambda entry: entry[1][0] == _MISSING):
         holder = path[:-1] if kind in (_UNKNOWN, _MISSING) else path
@@ -115,6 +118,8 @@ def _sentence(item: Any, data: Any, path: Path, root: Path) -> str:
         return f"unknown key {shown(path[-1])}: {did_you_mean(str(path[-1]), keys)}"
     if item["type"] == _MISSING:
         return f"{shown(path[-1])} is missing"
+    if item["type"] == _SHORT:
+        return f"has {item['ctx']['actual_length']} entries, and must have at least {item['ctx']['min_length']}"
     inner = item.get("ctx", {}).get("error")
     return str(inner) if isinstance(inner, UserError) else str(item["msg"]).removeprefix("Value error, ")
 
