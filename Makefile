@@ -13,7 +13,7 @@ BIN  := $(VENV)/bin
 # Two processes: the default tests are short, and importing torch in more of them would cost more than it saves.
 PARALLEL := -n 2 --dist loadfile
 # `make check` runs what needs Ray or more than five seconds as well; never what kills things or needs a GPU.
-BIG  := (ray or slow) and not chaos and not gpu
+SAFE := not chaos and not gpu
 
 export RAY_USAGE_STATS_ENABLED := 0
 export RAY_DATA_DISABLE_PROGRESS_BARS := 1
@@ -47,8 +47,8 @@ check: $(VENV)/.installed ## all that CI checks: style, types, import direction,
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy cluster/local.py
-	$(BIN)/python -m pytest $(PARALLEL)
-	$(BIN)/python -m pytest -m "$(BIG)" --durations=10
+	$(BIN)/python -m pytest $(PARALLEL) -m "not ray and $(SAFE)"
+	$(BIN)/python -m pytest -m "ray and $(SAFE)" --durations=10
 
 ui: $(VENV)/.installed ## look at every trial and model: the MLflow UI over runs/, on loopback
 	$(BIN)/python -m bothways ui $(ARGS)

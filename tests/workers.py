@@ -12,6 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+PRELOADED = ["bothways.training.trial", "transformers.models.bert.modeling_bert", "tests.workers"]
+"""What takes longest to import, once for the workers of all tests."""
+
 
 class Gloo:
     """A `Collective` over the default process group."""
@@ -31,7 +34,8 @@ class Gloo:
 def spawned(world: int, work: Callable[..., Any], *arguments: Any, directory: Path) -> list[Any]:
     """What `work(collective, directory, *arguments)` gives in each of `world` new processes, in the order of ranks."""
     directory.mkdir()
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
     given = [(rank, world, work, directory, arguments) for rank in range(world)]
     processes = [context.Process(target=_worker, args=each) for each in given]
     for process in processes:

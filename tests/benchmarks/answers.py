@@ -1,12 +1,16 @@
 """Whether a reward that a summariser is trained on rises: ROUGE-L on test rows, after more steps of cross-entropy or of
 policy gradient, each from the same model.
 
-    python tests/benchmarks/answers.py [--first 200] [--steps 40] [--seeds 5] [--keep FOLDER]
+    python tests/benchmarks/answers.py [--first 1000] [--steps 60] [--strength 5] [--seeds 5] [--keep FOLDER]
 
 MiniLM-L3 as both halves of an encoder-decoder learns the summaries of package descriptions (asset debian_packages) for
 `--first` steps; the arms go on from there, the learning rate starting anew. `self_critical` and `group_relative` have
-ROUGE-L as their reward and the cross-entropy of the arm `cross_entropy` beside it; the steps are as many, not the
-passes: `passes` says what a step costs. A difference is paired by seed, with Student's interval over seeds.
+ROUGE-L as their reward and, `--supervised` strong, the cross-entropy of the arm `cross_entropy` beside it; the steps
+are as many, not the passes: `passes` says what a step costs.
+
+Two scores: the ROUGE-L of answers drawn at temperature 1, whose mean is what the policy gradient raises, and of the
+likeliest answer, word by word, which is what a user gets. A difference is paired by seed, with Student's interval over
+seeds.
 """
 
 from __future__ import annotations
@@ -26,6 +30,9 @@ from scipy import stats
 from bothways import data, models
 from bothways.config import Experiment
 from bothways.edges.local import OneWorker, execute
+from bothways.text_scores import rouge
+from bothways.training import ModelForward
+from bothways.training.answers import Speaker
 from bothways.training.trial import Trial
 from bothways.training.workspace import Workspace
 
@@ -35,6 +42,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "self_critical": {**REWARD, "method": "self_critical", "draws": 1, "kl": 0.0},
     "group_relative": {**REWARD, "method": "group_relative", "draws": 4},
 }
+DRAWS = 4
 DATA = {"source": "asset:debian_packages", "label": "target", "splits": {"train": 2000, "selection": 50, "test": 200}}
 TASK = {"name": "seq2seq", "target_length": 16}
 
@@ -57,12 +65,28 @@ def trained(what: Experiment, rows: data.Dataset, workspace: Workspace, folder: 
     return trial
 
 
+def drawn(trial: Trial, rows: data.Dataset, workspace: Workspace) -> float:
+    """The mean ROUGE-L of `DRAWS` answers to each test row."""
+    module = trial._bundle.module.eval()
+    speaker = Speaker(trial.experiment.task, trial._bundle, rows.labels, workspace)
+    torch.manual_seed(0)
+    found: list[float] = []
+    for batch in trial._evaluation_batches("test")[0]:
+        with torch.no_grad():
+            said = speaker.draw(ModelForward(module, module, "fp32"), batch, DRAWS, temperature=1.0).said
+        found += [rouge(*pair)["rouge_l"] for pair in zip(said.answers, said.references, strict=True)]
+    return float(np.mean(found))
+
+
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--first", type=int, default=200)
-    options.add_argument("--steps", type=int, default=40)
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--first", type=int, default=1000)
+    options.add_argument("--steps", type=int, default=60)
     options.add_argument("--seeds", type=int, default=5)
-    options.add_argument("--strength", type=float, default=1.0)
+    options.add_argument("--seed", type=int, default=1, help="the first one")
+    options.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    options.add_argument("--strength", type=float, default=5.0)
+    options.add_argument("--supervised", type=float, default=1.0)
     options.add_argument("--lr", type=float, default=1e-4)
     options.add_argument("--keep", type=Path, help="folder of the results; default: gone afterwards")
     chosen = options.parse_args()
@@ -79,18 +103,19 @@ def run(chosen: argparse.Namespace, folder: Path) -> None:
         first = experiment("asset:minilm-l3", ARMS["cross_entropy"], chosen.first, 0, 5e-4)
         models.export(trained(first, rows, Workspace(), folder / "first").save(), begun)
     known = {one["key"]: one for one in map(json.loads, table.read_text().splitlines())} if table.exists() else {}
-    workspace, found = Workspace(), {arm: [] for arm in ARMS}  # type: ignore[var-annotated]
-    for seed in range(1, chosen.seeds + 1):
-        for arm, objective in ARMS.items():
+    workspace, found = Workspace(), {arm: [] for arm in chosen.arms}  # type: ignore[var-annotated]
+    for seed in range(chosen.seed, chosen.seed + chosen.seeds):
+        for arm in chosen.arms:
+            objective = ARMS[arm]
             if arm != "cross_entropy":
-                objective = {**objective, "strength": chosen.strength}
+                objective = {**objective, "strength": chosen.strength, "supervised": chosen.supervised}
             what = experiment(str(begun), objective, chosen.steps, seed, chosen.lr)
             if what.digest not in known:
                 began = time.process_time()
                 with tempfile.TemporaryDirectory() as directory:
                     trial = trained(what, rows, workspace, Path(directory))
-                    scores = trial.score_test().metrics
-                kept = {name: scores[name] for name in ("rouge_l", "rouge1", "bleu", "log_loss")}
+                    scores = {**trial.score_test().metrics, "drawn": drawn(trial, rows, workspace)}
+                kept = {name: scores[name] for name in ("drawn", "rouge_l", "rouge1", "bleu", "log_loss")}
                 kept["passes"] = trial.history[-1].metrics["cost/passes"] / chosen.steps
                 known[what.digest] = {"key": what.digest, "arm": arm, "seed": seed, **kept}
                 known[what.digest]["seconds"] = round(time.process_time() - began, 1)
@@ -98,21 +123,28 @@ def run(chosen: argparse.Namespace, folder: Path) -> None:
                     opened.write(json.dumps(known[what.digest]) + "\n")
             found[arm].append(known[what.digest])
     for arm, kept in found.items():
-        score, plain = (np.array([one["rouge_l"] for one in found[name]]) for name in (arm, "cross_entropy"))
-        gain = score - plain
-        half = float(stats.t.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / len(gain) ** 0.5) if len(gain) > 1 else 0.0
         measuring.row(
             what=f"ROUGE-L of summaries, {chosen.first} + {chosen.steps} steps: {arm}",
             unit="%",
-            ours=100 * float(score.mean()),
-            peer="cross_entropy",
-            theirs=100 * float(plain.mean()),
-            gain=f"{100 * gain.mean():+.2f} [{100 * (gain.mean() - half):+.2f}, {100 * (gain.mean() + half):+.2f}]",
+            ours=100 * float(np.mean([one["rouge_l"] for one in kept])),
+            gain=gain(kept, found[chosen.arms[0]], "rouge_l"),
+            drawn=100 * float(np.mean([one["drawn"] for one in kept])),
+            gain_drawn=gain(kept, found[chosen.arms[0]], "drawn"),
+            peer=chosen.arms[0],
             log_loss=float(np.mean([one["log_loss"] for one in kept])),
             passes=kept[0]["passes"],
             seconds=float(np.mean([one["seconds"] for one in kept])),
             seeds=len(kept),
         )
+
+
+def gain(kept: list[dict[str, Any]], plain: list[dict[str, Any]], score: str) -> str:
+    """Mean difference in points, with its 95 % interval over seeds."""
+    each = 100 * (np.array([one[score] for one in kept]) - [one[score] for one in plain])
+    if len(each) < 2:
+        return f"{each.mean():+.2f}"
+    half = float(stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / len(each) ** 0.5)
+    return f"{each.mean():+.2f} [{each.mean() - half:+.2f}, {each.mean() + half:+.2f}]"
 
 
 def _task() -> Any:

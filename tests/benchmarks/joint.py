@@ -1,11 +1,12 @@
 """What the methods of `joint/` are worth: accuracy on test rows, each beside the arm that it has to beat.
 
-Three settings on film reviews (the asset rotten_tomatoes), in each of which all arms see the same labelled rows, number
+Four settings on film reviews (the asset rotten_tomatoes), in each of which all arms see the same labelled rows, number
 of steps and rows of a step:
 - `noise`: 300 labelled rows of which a fifth have the wrong label, and 60 others whose labels are right. `plain` learns
   from the 300; `plain, with the clean rows` also reads those 60 among them; `learn_to_reweight` judges by them.
 - `few`: 100 labelled rows, and 2,000 without labels. `cycle_consistency` writes rows again from a changed copy of them.
 - `weights`: the same 100 labelled rows and two terms, cross-entropy and R-Drop. `plain` is their weighted sum.
+- `scales`: the same rows, and news whose topics are another task (the asset reuters_r8), which counts 30 times as much.
 
 A seed draws the labelled rows, which of them are turned, the head and the order; a difference is paired by seed and by
 test row, with its 95 % interval. Knobs are the methods' defaults: nothing is tuned. Test labels are never turned.
@@ -37,15 +38,17 @@ TURNED = {"positive": "negative", "negative": "positive"}
 CHANGES = {"policy": [[{"name": "synonym_replacement", "p": 0.2}], [{"name": "random_deletion", "p": 0.1}]]}
 NOISE = 0.2
 TRAIN, CLEAN, FEW = 300, 60, 100
-TWO = ["cross_entropy", {"name": "rdrop", "weight": 1.0}]
 
 
 def objective(name: str, **knobs: Any) -> dict[str, Any]:
     return {"output": {"objectives": [{"name": name, **knobs}]}}
 
 
-def weighed(name: str) -> dict[str, Any]:
-    return {"output": {"objectives": TWO, "weighting": {"name": name}}}
+def weighed(**other: Any) -> dict[str, dict[str, Any]]:
+    """Cross-entropy and another term under each way to weigh them."""
+    two = ["cross_entropy", other]
+    arms = {"plain": "weighted_sum", "uncertainty": "uncertainty", "gradnorm": "gradnorm"}
+    return {arm: {"output": {"objectives": two, "weighting": {"name": name}}} for arm, name in arms.items()}
 
 
 BACK = {**objective("cycle_consistency"), "input": {"augment": CHANGES}}
@@ -61,11 +64,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "cycle_consistency": BACK,
         "cycle_consistency, unlabelled": {**BACK, **objective("cycle_consistency", rows="unlabelled")},
     },
-    "weights": {
-        "plain": weighed("weighted_sum"),
-        "uncertainty": weighed("uncertainty"),
-        "gradnorm": weighed("gradnorm"),
-    },
+    "weights": weighed(name="rdrop", weight=1.0),
+    "scales": weighed(name="multitask", strength=30.0),
 }
 
 
@@ -100,7 +100,12 @@ def sources(folder: Path, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
     by_clean = {**judged, "clean_source": write(folder / "clean.parquet", clean)}
     both = {**common, "source": write(folder / "both.parquet", [*noisy, *clean])}
     arms = {arm: by_clean if "reweight" in arm else both if "clean" in arm else judged for arm in SETTINGS["noise"]}
-    return {"noise": arms, **{name: dict.fromkeys(SETTINGS[name], few) for name in ("few", "weights")}}
+    heavy = {**few, "tasks": [{"source": "asset:reuters_r8"}]}
+    return {
+        "noise": arms,
+        **{name: dict.fromkeys(SETTINGS[name], few) for name in ("few", "weights")},
+        "scales": dict.fromkeys(SETTINGS["scales"], heavy),
+    }
 
 
 def main() -> None:

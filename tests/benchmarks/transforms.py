@@ -124,7 +124,7 @@ def operations(language: Language) -> Iterator[Operation]:
     """Of every registered member that reads the language: its name, knobs and peers."""
     yield from OPERATIONS[language]
     listed = {name for name, _, _ in OPERATIONS[language]}
-    listed |= {"back_translation", "lm_sampling"}  # those have models write: see language_models.py
+    listed |= {"back_translation", "lm_sampling", "contextual_substitution"}  # models write: see language_models.py
     yield from ((n, {}, ()) for n in TRANSFORMS.names() if n not in listed and language in TRANSFORMS.get(n).languages)
 
 
@@ -132,7 +132,7 @@ def word_map(folder: Path, texts: list[str], language: Language) -> Path:
     """A map of the thousand commonest words, or pairs of Chinese characters, without which `lexicon_map` is idle."""
 
     def pieces(text: str) -> Iterable[str]:
-        return text.lower().split() if language == "en" else map("".join, pairwise(text))
+        return text.lower().split() if language == "en" else map("".join, pairwise(text.lower()))
 
     common = [word for word, _ in Counter(chain.from_iterable(map(pieces, texts))).most_common(4000) if word.isalpha()]
     file = folder / f"{language}.tsv"
