@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from bothways.config import Protect
 from bothways.errors import UserError
-from bothways.input_side.statistics import Statistics
+from bothways.input_side.statistics import Lottery, Statistics
 from bothways.input_side.transform import InputContext
 from bothways.registry import TRANSFORMS
-from bothways.seeding import keys
+from bothways.seeding import below, keys
 
 EVERYTHING = InputContext(slot="s", protect=Protect(negators=False, numbers=False))
 CHINESE = replace(EVERYTHING, language="zh")
@@ -171,3 +171,11 @@ def test_nlpaug_leaves_a_row_whose_negator_it_would_lose() -> None:
     result = outcomes("nlpaug", text, context, rows=60, **knobs)
     assert len(result) > 1
     assert all("not" in row.lower().split() for row in result)
+
+
+@pytest.mark.parametrize("weights", [[1], [3, 1, 1, 400, 2, 7], [1] * 5000, [2**31, 1, 1], [1, 2**31]])
+def test_a_lottery_draws_what_a_search_of_the_running_sum_would(weights: list[int]) -> None:
+    cumulative = np.cumsum(np.array(weights, dtype=np.int64))
+    bits = keys(np.arange(20_000, dtype=np.uint64))
+    expected = np.searchsorted(cumulative, below(bits, int(cumulative[-1])), side="right")
+    assert (Lottery.of(cumulative).draw(bits) == expected).all()

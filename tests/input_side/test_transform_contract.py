@@ -67,7 +67,9 @@ HOSTILE = st.text(st.characters(codec=None), max_size=12) | st.text("ab1'- ä¸å¥
 
 
 def name_of(value: Any) -> str | None:
-    return value if isinstance(value, str) else "-".join(map(str, value.values())) if value else ""
+    """Of a temporary folder the last part only: the processes of a parallel run must agree on names."""
+    knobs = [value] if isinstance(value, str) else [str(knob) for knob in value.values()]
+    return "-".join(Path(knob).name if knob.startswith("/") else knob for knob in knobs)
 
 
 def build(name: str, knobs: dict[str, Any], p: float | None = None) -> Transform:

@@ -24,6 +24,8 @@ def _folded() -> npt.NDArray[np.uint32]:
 
 def fold(codes: Codes) -> npt.NDArray[np.uint32]:
     """Code points in lower case."""
+    if codes.dtype == np.uint8:
+        return np.take(_folded(), codes)
     wide = codes.astype(np.uint32)
     cased = np.flatnonzero(wide <= _LAST_CASED)
     wide[cased] = _folded()[wide[cased]]

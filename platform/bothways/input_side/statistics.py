@@ -17,6 +17,33 @@ from bothways.text import Codes, Ints, Segmentation, TextBatch, decoded, ragged
 
 
 @dataclass(frozen=True, eq=False)
+class Lottery:
+    """V things drawn in proportion to whole-number weights. `cumulative` (V,) is the weights' running sum; `guide` says
+    from where on to search it for each bucket of 2**`shift` tickets (Chen & Asau 1974)."""
+
+    cumulative: Ints
+    guide: Ints
+    shift: int
+
+    @classmethod
+    def of(cls, cumulative: Ints) -> Lottery:
+        total = int(cumulative[-1])
+        shift = max(0, total.bit_length() - (8 * cumulative.size).bit_length())
+        buckets = np.arange((total >> shift) + 1) << shift
+        return cls(cumulative, np.searchsorted(cumulative, buckets, side="right"), shift)
+
+    def draw(self, bits: U64) -> Ints:
+        """One for each 64 random bits."""
+        ticket = below(bits, int(self.cumulative[-1]))
+        found: Ints = self.guide[ticket >> self.shift]
+        short = np.flatnonzero(self.cumulative[found] <= ticket)
+        while short.size:
+            found[short] += 1
+            short = short[self.cumulative[found[short]] <= ticket[short]]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class Statistics:
     """The vocabulary of V words (case kept) of N training rows; picklable.
 
@@ -62,22 +89,18 @@ class Statistics:
         return HashIndex.of(self.hashes)
 
     @cached_property
-    def unigrams(self) -> Ints:
-        """Cumulative counts: what a draw of a word in proportion to its frequency searches."""
-        return np.cumsum(self.counts)
+    def unigrams(self) -> Lottery:
+        """A word in proportion to its frequency."""
+        return Lottery.of(np.cumsum(self.counts))
 
     @cached_property
-    def uninformative(self) -> Ints:
-        """Cumulative weights max S - S(w), S(w) = count(w) idf(w): UDA's sampling of words that say little."""
+    def uninformative(self) -> Lottery:
+        """A word that says little, in proportion to max S - S(w), S(w) = count(w) idf(w): UDA's sampling."""
         score = self.counts * self.idf
         weight = score.max() - score if len(self) else score
         total = weight.sum()
         share = weight / total if total > 0 else np.full(len(self), 1.0 / max(1, len(self)))
-        return np.asarray(np.ceil(np.cumsum(share) * 2.0**31), dtype=np.int64)
-
-    def sample(self, bits: U64, cumulative: Ints) -> Ints:
-        """A word for each 64 random bits, in proportion to the weights that `cumulative` adds up."""
-        return np.searchsorted(cumulative, below(bits, int(cumulative[-1])), side="right")
+        return Lottery.of(np.ceil(np.cumsum(share) * 2.0**31).astype(np.int64))
 
     def words(self, numbers: Ints) -> tuple[Codes, Ints]:
         """The code points of these words, one after the other, and their lengths."""

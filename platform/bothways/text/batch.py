@@ -27,7 +27,7 @@ from bothways.text.characters import (
 from bothways.text.memory import keep_freed_memory
 from bothways.text.segmentation import Segmentation, beginnings, merging
 
-_SEPARATOR = "\n"  # between rows of the flat array; never part of one
+_SEPARATOR = "\0"  # behind each row of the flat array, where its end token points
 _PREFIX = " "  # codes[0]: where a new gap of one space points to
 _WIDE = (0x2E80, 0xFFEF)  # Chinese characters and their punctuation: no space follows them
 
@@ -171,12 +171,16 @@ class TextBatch:
     def _together(self, starts: Ints, stops: Ints, kinds: Bytes, offsets: Ints) -> list[str]:
         """The texts of rows of tokens."""
         starts, stops = self.pieces(starts, stops, kinds)
+        stops = stops.copy()
+        stops[2 * offsets[1:] - 1] += 1  # each row with its separator
         seams = np.flatnonzero(starts[1:] != stops[:-1]) + 1  # elsewhere one span goes on with the next
         run_starts, run_stops = starts[np.append(0, seams)], stops[np.append(seams, stops.size) - 1]
         text = decoded(np.take(self.codes, spans(run_starts, run_stops)))
-        lengths = np.add.reduceat(stops - starts, 2 * offsets[:-1])
-        bounds = np.append(0, np.cumsum(lengths)).tolist()
-        return [text[a:b] for a, b in pairwise(bounds)]
+        rows = text.split(_SEPARATOR)
+        if len(rows) == offsets.size:
+            return rows[:-1]
+        bounds = np.append(0, np.cumsum(np.add.reduceat(stops - starts, 2 * offsets[:-1]))).tolist()
+        return [text[a : b - 1] for a, b in pairwise(bounds)]  # a text has the separator in it, too
 
     def pieces(self, starts: Ints, stops: Ints, kinds: Bytes) -> tuple[Ints, Ints]:
         """Tokens as spans in the order of the text, gap, word, gap, word …, (2T,) each, with a space where what stood
@@ -209,8 +213,8 @@ class TextBatch:
         """
         kept = np.flatnonzero(~dropped)
         starts, stops = np.take(self.starts, kept, axis=0), np.take(self.stops, kept, axis=0)
-        gone = np.flatnonzero(dropped)
-        offsets = self.offsets - np.searchsorted(gone, self.offsets)
+        before = np.searchsorted(np.flatnonzero(dropped), self.offsets)
+        offsets = self.offsets - before
         headless = np.flatnonzero(dropped[self.offsets[:-1]])
         head, old = offsets[headless], self.offsets[headless]
         starts[head, 0], stops[head, 0] = self.starts[old, 0], self.stops[old, 0]
@@ -220,7 +224,7 @@ class TextBatch:
             kinds=np.take(self.kinds, kept),
             protected=np.take(self.protected, kept),
             offsets=offsets,
-            changed=self._marked(gone),
+            changed=self.changed | (np.diff(before) > 0),
         )
 
     def _marked(self, tokens: Ints) -> Bools:
@@ -250,6 +254,7 @@ class TextBatch:
         """New tokens in front of the tokens `before` (K,), sorted; in a space-separated script one space follows, or,
         in front of a row's end, precedes them. At most one in front of an end, and none in a row without tokens."""
         pool, new_stops = self._appended(codes, lengths)
+        earlier = np.searchsorted(before, self.offsets)
         total = self.kinds.size + before.size
         at = before + np.arange(before.size)
         old = np.ones(total, dtype=np.int64)
@@ -271,8 +276,8 @@ class TextBatch:
             stops=stops,
             kinds=all_kinds,
             protected=protected,
-            offsets=self.offsets + np.searchsorted(before, self.offsets),
-            changed=self._marked(before),
+            offsets=self.offsets + earlier,
+            changed=self.changed | (np.diff(earlier) > 0),
         )
 
     def _appended(self, codes: Codes, lengths: Ints) -> tuple[Codes, Ints]:

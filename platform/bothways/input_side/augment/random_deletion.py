@@ -13,7 +13,7 @@ from pydantic import Field
 
 from bothways.input_side.transform import InputContext, Transform, draw
 from bothways.registry import TRANSFORMS, Range
-from bothways.text import TextBatch
+from bothways.text import TextBatch, ragged
 
 
 @TRANSFORMS.register("random_deletion")
@@ -35,7 +35,9 @@ class RandomDeletion(Transform):
         first = batch.offsets[:-1]
         emptied = np.flatnonzero(~np.logical_or.reduceat(stays, first) & np.logical_or.reduceat(dropped, first))
         if emptied.size:
-            highest = np.maximum.reduceat(np.where(dropped, drawn.bits, np.uint64(0)), first)
-            rescued = np.repeat(np.isin(np.arange(len(batch)), emptied), batch.sizes)
-            dropped = dropped & ~(rescued & (drawn.bits == np.repeat(highest, batch.sizes)))
+            sizes = batch.sizes[emptied]
+            tokens = ragged(first[emptied], sizes)
+            bits = np.where(dropped[tokens], drawn.bits[tokens], np.uint64(0))
+            highest = np.maximum.reduceat(bits, np.cumsum(sizes) - sizes)
+            dropped[tokens[bits == np.repeat(highest, sizes)]] = False
         return batch.without(dropped)

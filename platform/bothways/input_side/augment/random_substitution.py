@@ -40,8 +40,8 @@ class RandomSubstitution(Transform):
         informed = self.weighting == "tfidf"
         drawn = draw(batch, context, _by_idf(batch, statistics, self.p) if informed else self.p)
         tokens = np.flatnonzero(drawn.taken)
-        cumulative = statistics.uninformative if informed else statistics.unigrams
-        codes, lengths = statistics.words(statistics.sample(again(drawn.bits[tokens], "word"), cumulative))
+        lottery = statistics.uninformative if informed else statistics.unigrams
+        codes, lengths = statistics.words(lottery.draw(again(drawn.bits[tokens], "word")))
         return batch.replaced(tokens, codes, lengths, kinds_of(codes, lengths))
 
 

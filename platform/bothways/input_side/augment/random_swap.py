@@ -13,7 +13,7 @@ from pydantic import Field
 
 from bothways.input_side.transform import InputContext, Transform, draw
 from bothways.registry import TRANSFORMS, Range
-from bothways.text import TextBatch
+from bothways.text import TextBatch, ragged
 
 _NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -40,7 +40,7 @@ class RandomSwap(Transform):
             joins = (waiting == np.repeat(wanted, batch.sizes)) & (waiting != _NEVER)
             taken = taken | joins
         order = np.flatnonzero(taken)
-        rows = batch.rows_of(order)
-        place = np.arange(order.size) - np.searchsorted(rows, rows)
-        left = np.flatnonzero((place[:-1] % 2 == 0) & (rows[1:] == rows[:-1])) if order.size else order
+        first = np.searchsorted(order, batch.offsets)
+        pairs = np.diff(first) // 2
+        left = np.repeat(first[:-1], pairs) + 2 * ragged(np.zeros_like(pairs), pairs)
         return batch.swapped(order[left], order[left + 1])
