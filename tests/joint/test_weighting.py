@@ -92,6 +92,30 @@ def test_gradnorm_brings_gradients_of_unlike_length_together() -> None:
     assert big + small == pytest.approx(2.0)
 
 
+def test_gradnorm_takes_losses_below_zero() -> None:
+    """Of two terms with like gradients, whatever the second one's loss is, the first learns faster than it began."""
+    shared = torch.ones(4, requires_grad=True)
+    for second in (-5.0, 0.0, 5.0):
+        balanced = WEIGHTINGS.build("gradnorm").weigher([1.0, 1.0], shared, OneWorker())
+        for left in (3.0, 1.0, 1.0):
+            for number, value in enumerate((left, second)):
+                balanced.weigh(number, shared.sum() - 4 + value, 1.0)
+            balanced.settle()
+        fast, slow = balanced.weights()
+        assert 0.9 < fast < 1 < slow < 1.1
+
+
+def test_a_variance_that_has_reached_its_limit_can_return() -> None:
+    learned = WEIGHTINGS.build({"name": "uncertainty", "limit": 1.0}).weigher([1.0], torch.ones(1), OneWorker())
+    optimiser = torch.optim.SGD(learned.own.parameters(), lr=1.0)
+    for loss, weight in ((1e-6, np.exp(1)), (1e3, np.exp(-1))):
+        for _ in range(4):
+            optimiser.zero_grad()
+            learned.weigh(0, torch.tensor(loss), 1.0).backward()
+            optimiser.step()
+        assert learned.weights() == pytest.approx([weight])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WEIGHTINGS.names())
 def test_a_training_records_its_weights_and_resumes_to_the_last_bit(

@@ -34,6 +34,8 @@ def pretrained(path: str, architecture: Architecture) -> tuple[Any, set[str]]:
         _leave_out_pooler(model)
     if config.model_type == "xlnet":
         _like_the_others(model)
+    elif name == "AutoModelForSequenceClassification" and _only_writes(config):
+        _by_the_last_token(model, path)
     return model, _with_body(model, path, new)
 
 
@@ -58,6 +60,11 @@ def _knows(name: str, config: Any) -> bool:
     """Whether a class makes a model of this configuration. Half of an encoder-decoder is no model."""
     half = name == "AutoModelForCausalLM" and config.is_encoder_decoder
     return not half and type(config) in getattr(transformers, name)._model_mapping
+
+
+def _only_writes(config: Any) -> bool:
+    """Whether this is a decoder, and of no family that is an encoder as well."""
+    return _knows("AutoModelForCausalLM", config) and not _knows("AutoModelForMaskedLM", config)
 
 
 def _is_both_halves(config: Any) -> bool:
@@ -115,19 +122,41 @@ def _like_the_others(model: Any) -> None:
     unused = [name for name, _ in model.named_parameters() if name.endswith("mask_emb")]
     ignore: Any = nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
     ignore(model, unused)
-    if not hasattr(model, "sequence_summary"):
-        return
-    last: list[Tensor] = []
+    if hasattr(model, "sequence_summary"):
+        mask = _mask(model)
+        model.sequence_summary.register_forward_pre_hook(lambda _, given: (_last(given[0], *mask)[:, None],))
 
-    def find(_module: Any, _arguments: Any, inputs: Any) -> None:
-        last[:] = [inputs["attention_mask"].sum(dim=1) - 1]
 
-    def take(_module: Any, arguments: Any) -> Any:
-        hidden, (place,) = arguments[0], last
-        return (hidden[torch.arange(len(hidden), device=hidden.device), place][:, None],)
+def _by_the_last_token(model: Any, path: str) -> None:
+    """A decoder whose classifier reads each row's last token, (N, H), and nothing else.
 
-    model.register_forward_pre_hook(find, with_kwargs=True)
-    model.sequence_summary.register_forward_pre_hook(take)
+    Transformers has it read all tokens, and picks the logits of the last one that is no padding by its id; so not where
+    the model reads embeddings, nor without a token for padding. Here all of a row's tokens have those logits.
+    """
+    mask = _mask(model)
+    classifier = [part for part in model.modules() if isinstance(part, nn.Linear)][-1]
+    classifier.register_forward_pre_hook(lambda _, given: (_last(given[0], *mask),))
+    classifier.register_forward_hook(lambda _, __, logits: logits[:, None].expand(-1, mask[0].shape[1], -1))
+    settings = model.config.get_text_config()
+    if settings.pad_token_id is None:
+        fast = tokenizer(path)
+        settings.pad_token_id = fast.eos_token_id if fast.pad_token_id is None else fast.pad_token_id
+
+
+def _mask(model: Any) -> list[Tensor]:
+    """Holds the attention mask (N, T) of the model's pass."""
+    found: list[Tensor] = []
+
+    def note(_module: Any, _arguments: Any, inputs: Any) -> None:
+        found[:] = [inputs["attention_mask"]]
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    return found
+
+
+def _last(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Of hidden states (N, T, H) each row's last one, (N, H)."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
 
 
 def _leave_out_pooler(model: Any) -> None:

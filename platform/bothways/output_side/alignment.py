@@ -51,7 +51,7 @@ class Alignment(Objective):
         both = batch.join(target)
         found = forward.outputs(both, self.embeddings(forward, both, len(batch)))
         hard = task.row_losses(found.logits[: len(batch)], batch).mean()
-        of_source, of_target = of_rows(found.features, both).tensor_split([len(batch)])
+        of_source, of_target = found.features.tensor_split([len(batch)])
         term, parts = self.align(forward, of_source, of_target, batch.progress)
         return Loss(total=hard + term, parts={"supervised": hard.detach(), **parts})
 
@@ -64,14 +64,6 @@ class Alignment(Objective):
         self, forward: Forward, source: Tensor, target: Tensor, progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted term for features (N, H) and (M, H), and its parts."""
-
-
-def of_rows(features: Tensor, batch: Batch) -> Tensor:
-    """Features of each row, (N, H): those of tokens (N, T, H) as their mean."""
-    if features.dim() == 2:
-        return features
-    real = batch.inputs["attention_mask"][..., None].to(features.dtype)
-    return (features * real).sum(dim=1) / real.sum(dim=1)
 
 
 def statistic(kind: str, forward: Forward, source: Tensor, target: Tensor) -> Tensor:

@@ -33,7 +33,6 @@ from pydantic import Field
 from bothways.contracts import NO_LABEL, Batch, Beside, Forward, Loss, TaskLike
 from bothways.errors import UserError
 from bothways.lazy import functional, torch
-from bothways.output_side.alignment import of_rows
 from bothways.output_side.objectives import PLAIN, Objective, plain
 from bothways.registry import OBJECTIVES, Choices, Range
 from bothways.task_contract import Logits
@@ -92,11 +91,9 @@ class CycleConsistency(Objective):
             return self._dual(forward, batch, task)
         assert self.beside is not None
         originals, changed = batch.beside[self.beside]
-        both = batch.join(changed)
-        found = forward.outputs(both)
+        found = forward.outputs(batch.join(changed))
         hard = task.row_losses(found.logits[: len(batch)], batch).mean()
-        left = of_rows(found.features, both)[len(batch) :]
-        back = denoising(forward.own(self), forward.vocabulary(), originals, left).mean()
+        back = denoising(forward.own(self), forward.vocabulary(), originals, found.features[len(batch) :]).mean()
         return Loss(
             total=hard + self.strength * back,
             parts={"supervised": hard.detach(), "reconstruction": back.detach()},

@@ -19,7 +19,6 @@ from pydantic import Field
 
 from bothways.contracts import Batch, Beside, Forward, Loss, TaskLike
 from bothways.lazy import functional, torch
-from bothways.output_side.alignment import of_rows
 from bothways.output_side.objectives import PLAIN, Objective, plain
 from bothways.registry import OBJECTIVES, Range
 
@@ -68,10 +67,9 @@ class Multitask(Objective):
         if self.beside is None:
             return plain(forward, batch, task)
         (others,) = batch.beside[self.beside]
-        both = batch.join(others)
-        found = forward.outputs(both)
+        found = forward.outputs(batch.join(others))
         hard = task.row_losses(found.logits[: len(batch)], batch).mean()
-        logits = self._of_its_task(forward.own(self)(of_rows(found.features, both)[len(batch) :]), others.labels)
+        logits = self._of_its_task(forward.own(self)(found.features[len(batch) :]), others.labels)
         auxiliary = functional.cross_entropy(logits, others.labels)
         right = (logits.argmax(dim=1) == others.labels).to(auxiliary.dtype).mean()
         return Loss(

@@ -5,6 +5,9 @@ term k has learned so far, (L_k / L_k(0)) divided by its mean over the terms, th
 sum_k |G_k - mean(G) r_k^alpha|, whose targets are held fixed, and are then scaled to the sum they began with. The
 paper gives this gradient to an optimiser; it is g_k sign(G_k - target), so a step of `lr` times it, divided by mean(G)
 to be free of the scale of the loss, needs none. Norms are those of the whole batch, over all workers.
+
+The paper's losses are above 0. Of a term that may be below (a reward is learned, say) L_k / L_k(0) is at least 0, and 1
+throughout where L_k(0) is not above 0.
 """
 
 from __future__ import annotations
@@ -65,8 +68,9 @@ class _Balanced(Weigher):
         losses = sums(self._losses) / world
         weights, first = self.own["weights"], self.own["first"]  # type: ignore[index]
         if bool((first < 0).any()):
-            first.copy_(losses)
-        self._move(weights, lengths, losses / first.clamp_min(1e-12))
+            first.copy_(losses.clamp_min(0))
+        left = losses.clamp_min(0) / first.clamp_min(1e-12)
+        self._move(weights, lengths, left.where(first > 0, torch.ones_like(left)))
         for gradient in self._gradients:
             gradient.zero_()
         self._losses.zero_()

@@ -42,7 +42,10 @@ class _Learned(Weigher):
         self.own.requires_grad_(True)
 
     def _log_variance(self) -> Tensor:
-        return self.own["log_variance"].clamp(-self._limit, self._limit)  # type: ignore[index, no-any-return]
+        """In its bounds, to which it is brought back: outside of them it would have no gradient to return by."""
+        learned: Tensor = self.own["log_variance"]  # type: ignore[index]
+        with torch.no_grad():
+            return learned.clamp_(-self._limit, self._limit)
 
     def weights(self) -> Sequence[float]:
         learned = self._log_variance().detach().neg().exp().tolist()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from bothways.contracts import Batch, Beside, Forward, Loss, TaskLike, Teacher
-from bothways.errors import UserError
 from bothways.registry import Component
 from bothways.task_contract import Logits
 
@@ -68,11 +67,3 @@ def supervised(task: TaskLike, logits: Tensor, batch: Batch) -> Loss:
 def plain(forward: Forward, batch: Batch, task: TaskLike) -> Loss:
     """Plain cross-entropy. Every objective at its neutral setting IS this call, and so equals it to the last bit."""
     return supervised(task, forward(batch), batch)
-
-
-def refuse_unless_classes(what: str, logits: Tensor, batch: Batch) -> None:
-    """Raise `UserError` unless the logits (N, C) are those of one of C classes for each row."""
-    if logits.dim() != 2 or logits.shape[1] < 2 or batch.labels.dim() != 1 or batch.labels.is_floating_point():
-        raise UserError(
-            f"{what} compares the probabilities of classes, of which a row has one: use a classification task"
-        )

@@ -32,7 +32,7 @@ from pydantic import Field, model_validator
 
 from bothways.contracts import Batch, Beside, Forward, Loss, TaskLike
 from bothways.lazy import functional, torch
-from bothways.output_side.objectives import ANY, PLAIN, Objective, plain, refuse_unless_classes
+from bothways.output_side.objectives import ANY, PLAIN, Objective, plain
 from bothways.output_side.perturbation import (
     TINY,
     added,
@@ -182,7 +182,6 @@ class Adversarial(Objective):
         noise = torch.randn_like(clean) * real  # before any pass, so that vat's can draw their dropout alike
         with self._dropout(clean.device):
             logits = forward(every, clean)
-        refuse_unless_classes(f"adversarial.method {self.method}", logits, every)
         log_p = functional.log_softmax(logits, dim=-1)
 
         def log_q(embeddings: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Focal loss (Lin et al. 2017): rows that are right already count for less.
 
-L = 1/N sum_i (1 - p_i)^gamma * l_i, where l_i is the task's loss of the row and p_i = exp(-l_i): for classification the
-probability of its class. A row of several predictions (tokens) counts as one, with their geometric mean probability.
+L = 1/N sum_i (1 - p_i)^gamma * l_i, where l_i is the task's loss of the row and p_i = exp(-l_i) the probability of its
+class.
 The paper's class factors alpha are those of `cross_entropy.class_weights`; they are not applied here.
 """
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from bothways.contracts import Batch, Forward, Loss, TaskLike
-from bothways.errors import UserError
 from bothways.lazy import torch
 from bothways.output_side.objectives import Objective, plain
 from bothways.registry import OBJECTIVES, Range
@@ -34,8 +33,6 @@ class Focal(Objective):
     def __call__(self, forward: Forward, batch: Batch, task: TaskLike) -> Loss:
         if self.gamma == 0:
             return plain(forward, batch, task)
-        if batch.labels.is_floating_point():
-            raise UserError("focal needs labels that are classes, so that a row has a probability: use cross_entropy")
         hard = task.row_losses(forward(batch), batch)
         # The power has no derivative at 0 when gamma is below 1; there, its factor l_i is 0 too.
         missing = (-torch.expm1(-hard)).clamp_min(1e-12)

@@ -23,7 +23,6 @@ from pydantic import Field
 
 from bothways import seeding
 from bothways.contracts import Batch, Beside, Forward, Loss, TaskLike
-from bothways.errors import UserError
 from bothways.lazy import functional, torch
 from bothways.output_side.objectives import PLAIN, Objective, plain
 from bothways.registry import OBJECTIVES, Range
@@ -72,8 +71,6 @@ class Gan(Objective):
             return plain(forward, batch, task)
         (unlabelled,) = batch.beside[self.beside]
         found = forward.outputs(batch.join(unlabelled))
-        if found.logits.dim() != 2 or found.logits.shape[1] < 2:
-            raise UserError("gan adds a class to those of a row, of which a row has one: use a classification task")
         hard = task.row_losses(found.logits[: len(batch)], batch).mean()
 
         own = forward.own(self)

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from bothways.contracts import Batch, Forward, Loss, TaskLike
 from bothways.lazy import functional
-from bothways.output_side.objectives import Objective, plain, refuse_unless_classes
+from bothways.output_side.objectives import Objective, plain
 from bothways.registry import OBJECTIVES, Range
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ class Margin(Objective):
         if self.m == 0:
             return plain(forward, batch, task)
         outputs = forward.outputs(batch)
-        refuse_unless_classes("margin", outputs.logits, batch)
         scale = outputs.weights.detach().norm(dim=-1)[batch.labels] * outputs.features.detach().norm(dim=-1)
         own = functional.one_hot(batch.labels, outputs.logits.shape[-1])
         hard = task.row_losses(outputs.logits - self.m * scale[:, None] * own, batch).mean()

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from bothways.contracts import Batch, Forward, Loss, TaskLike
-from bothways.errors import UserError
 from bothways.lazy import torch
 from bothways.output_side.mixing import Mixture
 from bothways.output_side.objectives import Objective, plain
@@ -50,8 +49,6 @@ class Mixup(Objective):
         else:
             joined = {**batch.inputs, "attention_mask": mixture.joined(mixture.mask)}
             logits = forward(replace(batch, inputs=joined), mixture.of(forward.embed(batch)))
-        if logits.dim() != 2:
-            raise UserError("mixup mixes rows that have one label each: use it with classification or regression")
         first = task.row_losses(logits, batch)
         second = task.row_losses(logits, replace(batch, labels=batch.labels[mixture.partners]))
         share = mixture.share.to(first.dtype)

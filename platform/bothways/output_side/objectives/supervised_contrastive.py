@@ -19,7 +19,7 @@ from pydantic import Field
 
 from bothways.contracts import Batch, Forward, Loss, TaskLike
 from bothways.lazy import functional, torch
-from bothways.output_side.objectives import Objective, plain, refuse_unless_classes
+from bothways.output_side.objectives import Objective, plain
 from bothways.registry import OBJECTIVES, Range
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ class SupervisedContrastive(Objective):
         if self.share == 0:
             return plain(forward, batch, task)
         outputs = forward.outputs(batch)
-        refuse_unless_classes("supervised_contrastive", outputs.logits, batch)
         hard = task.row_losses(outputs.logits, batch).mean()
         apart = self._row_losses(outputs.features, batch.labels).mean()
         return Loss(
