@@ -77,11 +77,10 @@ class Ensemble:
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """A prediction for each text (and its pair), in order."""
         found = np.mean([probabilities(member, texts, pairs) for member in self.members], axis=0)
+        likeliest = [self.labels[at] for at in found.argmax(axis=1).tolist()]
         return [
-            Prediction(
-                label=self.labels[int(row.argmax())], probabilities=dict(zip(self.labels, row.tolist(), strict=True))
-            )
-            for row in found
+            Prediction(label=label, probabilities=dict(zip(self.labels, row, strict=True)), value=label)
+            for label, row in zip(likeliest, found.tolist(), strict=True)
         ]
 
 

@@ -21,46 +21,33 @@ from bothways.training import generation
 class Predictor:
     """A saved or exported model in memory. Raises `UserError` when `model_dir` holds none.
 
-    `labels`: in the order of the label map. `paired`: whether it reads pairs.
+    `bundle`: the model. `labels`: in the order of the label map. `paired`: whether it reads pairs.
     """
 
     def __init__(self, model_dir: Path | str, device: torch.device | str = "cpu") -> None:
         self._device = device
-        self._bundle, about = models.load_saved(Path(model_dir), device)
+        self.bundle, about = models.load_saved(Path(model_dir), device)
         self.labels = about.labels
         self.paired = about.paired
         self.experiment = about.experiment
-        experiment = about.experiment
-        self._task = experiment.task
-        self._encode = batching.Encode(
-            tokenizer_path=self._bundle.path,
-            max_length=experiment.model.max_length,
-            paired=self.paired,
-            vocabulary=self._bundle.vocabulary,
-            side=batching.evaluation_side(experiment.input),
-            language=experiment.data.language,
-            seed=experiment.seed,
-            task=self._task,
-            start=self._bundle.start_id,
-        )
-
-    @property
-    def bundle(self) -> models.Bundle:
-        """The model."""
-        return self._bundle
+        self._task = about.experiment.task
+        side = batching.evaluation_side(about.experiment.input)
+        self._encode = batching.Encode.of(about.experiment, self.bundle, paired=about.paired, side=side)
 
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
         """A prediction for each text (and its pair), in order."""
         if (pairs is not None) != self.paired:
             raise UserError(
-                "this model reads pairs of texts" if self.paired else "this model reads single texts, no pairs"
+                "this model reads pairs of texts: give each text its pair (--pair)"
+                if self.paired
+                else "this model reads single texts, no pairs"
             )
         if pairs is not None and len(pairs) != len(texts):
             raise UserError(f"{len(texts)} texts, but {len(pairs)} pairs")
         if not texts:
             return []
         batches, order = self._batches(self._rows(texts, pairs))
-        found = list(generation.predictions(self._task, self._bundle, batches, self.labels))
+        found = list(generation.predictions(self._task, self.bundle, batches, self.labels))
         return [found[place] for place in np.argsort(order)]
 
     def refuse_unless_classes(self, what: str) -> None:
@@ -70,26 +57,21 @@ class Predictor:
 
     def score(self, rows: pa.Table) -> dict[str, float]:
         """The task's metrics over rows of a `data.Dataset`; class numbers are positions in `labels`."""
-        task = generation.scored(self._task, self._bundle, "test")
-        forward = training.ModelForward(self._bundle.module, self._bundle.module, "fp32")
-        batches, _ = self._batches(rows)
-        total = training.no_sums(task, len(self.labels))
-        for batch, logits in training.predictions(forward, batches):
-            total = total + task.sums(logits, batch)
-        return task.metrics(total)
+        task = generation.scored(self._task, self.bundle, "test")
+        forward = training.ModelForward(self.bundle.module, self.bundle.module, "fp32")
+        return task.metrics(training.sums(forward, task, self._batches(rows)[0]))
 
     def looked_at(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> tuple[F64, F64]:
-        """The probability of every label for each text, (N, C), and what the head reads of it, (N, H): of a model that
-        has a head for each token, the mean over them."""
+        """The probability of every label for each text, (N, C), and what the last layer reads of it, (N, H)."""
         batches, order = self._batches(self._rows(texts, pairs))
-        module = self._bundle.module.eval()
+        module = self.bundle.module.eval()
         forward = training.ModelForward(module, module, "fp32")
         probabilities, features = [], []
         for batch in batches:
             with torch.no_grad():
                 seen = forward.outputs(batch)
             probabilities.append(torch.softmax(seen.logits.double(), dim=1).cpu())
-            features.append(_of_rows(seen.features, batch).double().cpu())
+            features.append(seen.features.double().cpu())
         back = np.argsort(order)
         return torch.cat(probabilities).numpy()[back], torch.cat(features).numpy()[back]
 
@@ -108,11 +90,4 @@ class Predictor:
         """The rows in batches of like length, and where each of them stands in `rows`."""
         encoded = self._encode(batching.evaluation_views(rows))
         tables, order = batching.of_like_length(encoded, self._task)
-        return [batching.collate(table, self._bundle.pad_id).to(self._device) for table in tables], order
-
-
-def _of_rows(features: torch.Tensor, batch: Batch) -> torch.Tensor:
-    if features.dim() == 2:
-        return features
-    real = batch.inputs["attention_mask"][..., None].to(features.dtype)
-    return (features * real).sum(dim=1) / real.sum(dim=1)
+        return [batching.collate(table, self.bundle.pad_id).to(self._device) for table in tables], order

@@ -140,6 +140,7 @@ def test_the_program_exits_with_its_code_and_no_traceback(tmp_path: Path) -> Non
         (["predict", "--model", "nowhere", "a text"], "error: nowhere: no such directory"),
         (["predict", "--model", ".", "a", "b", "--pair", "c"], "error: 2 texts but 1 --pair"),
         (["predict", "--model", ".", "--file", "nothing.txt"], "error: nothing.txt: cannot be read: No such file"),
+        (["predict", "--model", "models:/x@y", "--storage", "no", "a"], "error: models:/x@y: there is no sqlite:///"),
         (["predict", "--model", ".", "--file", "x", "text"], "error: give texts or --file, not both"),
         (["check", "\x1b[31m.yaml"], "error: \\x1b[31m.yaml: no such file"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bothways.cli import run
+from bothways.cli import lexicon, run
 from bothways.input_side.word_map import word_map
 
 MOVIES = ["the film was dull", "a fine film by the director", "an actor in a film", "the director of the actor"]
@@ -47,3 +47,17 @@ def test_what_cannot_be_learned_is_one_line(
     assert run(command) == 2
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1
+
+
+def test_an_asset_is_read_and_so_are_columns_by_their_position(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shops = tmp_path / "shops.csv"
+    shops.write_bytes("".join(f"1,{text}\n" for text in SHOPS).encode() + "1,坏\n".encode("gbk"))
+    out = str(tmp_path / "map.tsv")
+    assert run(["lexicon", "learn", "asset:rotten_tomatoes", str(shops), "--out", out]) == 2  # by its name, of both
+    assert "no column 'text'; the first line has '1'" in capsys.readouterr().err
+    assert lexicon._texts(str(shops), "1") == SHOPS  # what is not UTF-8 is no text
+    shops.write_bytes("text\n坏\n".encode("gbk"))
+    assert run(["lexicon", "learn", str(shops), str(shops), "--out", out]) == 2
+    assert "has no usable text in the column 'text'" in capsys.readouterr().err

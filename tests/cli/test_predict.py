@@ -31,7 +31,7 @@ def test_predictions_are_labels_with_probabilities(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "texts.txt"
-    file.write_text("good good\n\nbad bad\n", encoding="utf-8")
+    file.write_text("good good\n\nbad bad\n", encoding="utf-8-sig")  # with a byte order mark, as Notepad writes it
     code, out, err = call(capsys, "predict", "--model", model, "--file", file, "--format", "json")
     assert (code, err) == (0, [])
     rows = json.loads(out)

@@ -49,6 +49,24 @@ def test_a_language_model_is_trained_kept_and_used(tmp_path: Path, capsys: pytes
     assert masked_lm(str(out)).mask_id == words.mask_token_id
 
 
+@pytest.mark.slow
+def test_texts_are_read_as_the_task_reads_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, rows = pipeline(tmp_path), tiny.rows(60, seed=4)["text"].to_pylist()
+    words = [{"text": text.split(), "label": ["O"] * (len(text.split()) - 1) + ["B-X"]} for text in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in words))
+    task = "experiment.task.name=token_classification"
+    assert run(["prepare", file, task, "--out", str(tmp_path / "lm"), "--steps", "2"]) == 0, capsys.readouterr().err
+    assert (tmp_path / "lm" / "model.safetensors").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_known_before_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = pipeline(tmp_path)
+    assert run(["prepare", file, "--out", f"{file}/lm"]) == 2
+    assert "--out: " in (error := capsys.readouterr().err) and "cannot be written to" in error
+
+
 def test_what_is_there_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "lm"
     out.mkdir()

@@ -161,6 +161,25 @@ def test_an_override_changes_what_its_path_names(write: Any, override: str, path
     assert found == meant
 
 
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("experiment.data.clean_source=sure.csv", lambda p: p.experiment.data.clean_source == "sure.csv"),
+        ("experiment.data.feedback={source: s.csv}", lambda p: p.experiment.data.feedback.chosen == "revision"),
+        ("experiment.data.feedback.source=s.csv", lambda p: p.experiment.data.feedback.text == "input"),
+        ("experiment.data.tasks=[{source: o.csv}]", lambda p: p.experiment.data.tasks[0].source == "o.csv"),
+        ("experiment.data.label_names.5=good", lambda p: p.experiment.data.label_names == {"a": "b", "5": "good"}),
+        ("few_shot.arms.one.optim.steps=3", lambda p: p.few_shot.arms["one"].optim.steps == 3),
+        ("few_shot.arms.two.meta=none", lambda p: list(p.few_shot.arms) == ["one", "two"]),
+    ],
+)
+def test_an_override_may_name_what_the_file_does_not(write: Any, override: str, meant: Any) -> None:
+    text = (
+        GOOD.replace("language: en}", "language: en, label_names: {a: b}}") + "few_shot: {arms: {one: {meta: none}}}\n"
+    )
+    assert meant(yaml_io.load_pipeline(write(text), [override]))
+
+
 def test_overrides_are_read_together(write: Any) -> None:
     overrides = [
         "experiment.output.objectives.0.name=rdrop",
@@ -177,6 +196,8 @@ def test_overrides_are_read_together(write: Any) -> None:
     [
         ("experiment.optm.lr=1", "unknown path 'experiment.optm.lr': did you mean 'optim'?"),
         ("experiment.optim.lrr=1", "unknown path 'experiment.optim.lrr': did you mean 'lr'?"),
+        ("experiment.data.clean_sorce=x", "unknown path 'experiment.data.clean_sorce': did you mean 'clean_source'?"),
+        ("experiment.data.0=x", "unknown path 'experiment.data.0': known: clean_source, dedup, feedback, fold"),
         ("experiment.optim.lr=fast", "experiment.optim.lr: must be a number, not 'fast'"),
         ("experiment.input.augment.policy.7.0.p=1", "policy is a list of 1, count from 0"),
         ("experiment.input.augment.policy.0.0.q=1", "experiment.input.augment.policy.0.0: unknown key 'q'"),

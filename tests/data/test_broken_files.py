@@ -27,6 +27,24 @@ BROKEN: dict[str, tuple[str, bytes, dict[str, Any], tuple[str, ...]]] = {
     "a position stands beside a name": ("a.tsv", b"0\tbad\n", {"text": 1}, ("all of them as positions",)),
     "a quote never closes": ("a.csv", b'text,label\nfine,c0\n"open,c1\nfine,c0\n', {}, ("a.csv:3", "never closed")),
     "it is UTF-16": ("a.csv", GOOD.encode("utf-16"), {}, ("a.csv:1", "save the file as UTF-8")),
+    "it is UTF-16 that does not say so": (
+        "a.csv",
+        GOOD.encode("utf-16-le"),
+        {},
+        ("a.csv:1", "the header is not UTF-8"),
+    ),
+    "its header is GBK": (
+        "a.csv",
+        "评论,label\n".encode("gbk"),
+        {"text": "评论"},
+        ("a.csv:1", "the header is not UTF-8"),
+    ),
+    "every row is dropped": (
+        "a.csv",
+        b"text,label\nsame,a\nsame,b\n",
+        {},
+        ("no row is left", "have contradicting labels: 2", "'same'"),
+    ),
     "it is not parquet": ("a.parquet", GOOD.encode(), {}, ("not a parquet file",)),
     "a position is given for named columns": ("a.jsonl", b"{}\n", {"text": 0}, ("column 0", "give the name")),
     "all rows have one label": ("a.csv", b"text,label\na,c0\nb,c0\n", {}, ("one label, 'c0'", "2 usable rows")),
@@ -73,6 +91,12 @@ def test_it_is_one_clear_line_when(case: str, tmp_path: Path) -> None:
 def test_it_is_one_clear_line_when_a_parquet_column_is_missing(tmp_path: Path) -> None:
     pq.write_table(pa.table({"texts": ["a"], "label": ["b"]}), tmp_path / "a.parquet")
     assert "did you mean 'texts'" in message(lambda: load(Data(source=str(tmp_path / "a.parquet"))))
+
+
+def test_it_is_one_clear_line_when_a_parquet_file_has_a_column_twice(tmp_path: Path) -> None:
+    columns = [pa.array(["a", "b"])] * 3
+    pq.write_table(pa.table(columns, names=["text", "label", "text"]), tmp_path / "a.parquet")
+    assert "two columns 'text'" in message(lambda: load(Data(source=str(tmp_path / "a.parquet"))))
 
 
 def test_it_is_one_clear_line_when_a_parquet_file_is_cut_off(tmp_path: Path) -> None:

@@ -64,13 +64,20 @@ def test_which_rows_are_drawn_follows_from_the_content_and_the_seed(
 def test_a_text_that_is_not_there_is_not_asked_about(sources: list[dict[str, Any]], tmp_path: Path) -> None:
     with Path(sources[0]["source"]).open("a") as file:
         file.write(" ,c1\n")
-    with pytest.raises(UserError, match="empty text; 1 of 23 rows are unusable"):
+    with pytest.raises(UserError, match=r"kinds.csv:14: empty text; 1 of 23 rows are unusable"):
         load(Data(source=sources, splits=SPLITS), task=TASK)  # type: ignore[arg-type]
     data = Data(source=sources, splits=SPLITS, max_bad_rows=1)  # type: ignore[arg-type]
     dataset = load(data, tmp_path, TASK)
     assert len(rows(dataset)) == 20
     (rejected,) = map(json.loads, (tmp_path / "quarantine.jsonl").read_text().splitlines())
-    assert (rejected["line"], rejected["reason"]) == (13, "empty text")
+    assert (rejected["source"], rejected["line"], rejected["reason"]) == (sources[0]["source"], 14, "empty text")
+
+
+def test_a_row_that_comes_twice_is_named_by_its_own_file(sources: list[dict[str, Any]], tmp_path: Path) -> None:
+    again = {**sources[0], "source": write_csv(tmp_path / "again.csv", labelled(12)[3:4])}
+    data = Data(source=[*sources, again], splits=SPLITS, dedup="error")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"\(\S+/kinds.csv:5, \S+/again.csv:2\)"):
+        load(data, task=TASK)
 
 
 def test_what_cannot_be_asked_is_said_in_a_line(sources: list[dict[str, Any]]) -> None:

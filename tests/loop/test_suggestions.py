@@ -10,6 +10,7 @@ import pytest
 
 from bothways import data
 from bothways.config import Data
+from bothways.data.reading import Columns
 from bothways.errors import UserError
 from bothways.loop import acquisition, label_files
 from bothways.loop.acquisition import Row, Seen, Suggestion, entropy, k_means_pp, suggest
@@ -125,7 +126,10 @@ def test_a_file_goes_to_a_spreadsheet_and_back(tmp_path: Path) -> None:
     dataset = data.load(Data(**about, max_bad_rows=1))  # what is filled in is data as it stands
     assert sum(dataset.rows(role).num_rows for role in ("train", "selection", "test")) == 4
     label_files.write_labelled(tmp_path / "done.csv", answered, paired=False)
-    assert list(label_files.labelled(Data(source=str(tmp_path / "done.csv")))) == answered
+    assert list(label_files.labelled(str(tmp_path / "done.csv"), Columns("text", None, "label"))) == answered
+    file.write_bytes("text,label\n质量很差,a\n".encode("gbk"))  # as a spreadsheet saves it that is not told otherwise
+    with pytest.raises(UserError, match=r"ask.csv:2: not UTF-8: save it as a csv with commas, in UTF-8"):
+        label_files.answers(file, ["a", "b"], paired=False)
 
 
 def test_rows_that_have_a_label_are_not_unlabelled(tmp_path: Path) -> None:

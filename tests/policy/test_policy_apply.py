@@ -120,8 +120,8 @@ def test_unusable_rows_are_listed_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "out", "complaint"),
     [
-        ([], "out.jsonl", "in.jsonl: no usable row"),
-        ([{"text": "", "label": 1}], "out.jsonl", "in.jsonl: no usable row"),
+        ([], "out.jsonl", "in.jsonl: no rows at all"),
+        ([{"text": "", "label": 1}], "out.jsonl", "in.jsonl:1: empty text; there is no usable row"),
         ([{"text": "a", "label": 1}], "out.csv", r"unknown kind of file '\.csv'; known: \.jsonl, \.parquet"),
         ([{"text": "a", "label": 1}], "none/out.jsonl", "cannot be written: No such file or directory"),
         ([{"text": "a", "label": 1}, {"text": "b", "label": "x"}], "out.parquet", "the labels are of several types"),
@@ -134,6 +134,14 @@ def test_what_fails_is_said_and_leaves_no_file(
     with pytest.raises(UserError, match=complaint):
         list(policy_apply.apply(source(file), experiment(), tmp_path / out))
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_a_folder_is_not_written_over(tmp_path: Path) -> None:
+    file = write(tmp_path / "in.jsonl", [{"text": "a", "label": 1}])
+    (tmp_path / "out.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"out\.jsonl: cannot be written: Is a directory"):
+        list(policy_apply.apply(source(file), experiment(), tmp_path / "out.jsonl"))
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl"}
 
 
 def test_an_interrupted_run_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@ loss falls."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,24 @@ def test_a_family_reads_rows_by_themselves_and_all_of_it_learns(family: str, nam
     losses(table).mean().backward()
     idle = [name for name, value in bundle.module.named_parameters() if value.grad is None]
     assert [name for name in idle if "mask_emb" not in name] == []  # XLNet's: of pretraining only
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_classifies_embeddings_as_tokens_by_one_vector_a_row(family: str, tmp_path: Path) -> None:
+    """Also where the model's settings name no token for padding, as those of most decoders do not."""
+    shutil.copytree(tiny.model_dir(family), tmp_path / family)
+    settings = json.loads((tmp_path / family / "config.json").read_text())
+    if family in tiny.DECODERS:
+        (tmp_path / family / "config.json").write_text(json.dumps({**settings, "pad_token_id": None}))
+    task = TASKS.build("classification")
+    bundle = models.load(str(tmp_path / family), tiny.LABELS, task=task)
+    models.reset(bundle, labels=tiny.LABELS, dropout=0.0, seed=3)
+    forward, batch = ModelForward(bundle.module, bundle.module, "fp32"), batch_of(bundle, task, DATA.train.slice(0, 6))
+    assert (batch.inputs["attention_mask"] == 0).any()
+    found = forward.outputs(batch)
+    assert torch.equal(forward(batch, forward.embed(batch)), found.logits)
+    assert torch.allclose(forward.head(found.features), found.logits, atol=1e-6)
 
 
 def test_a_model_that_sees_what_it_has_to_write_is_refused() -> None:

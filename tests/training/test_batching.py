@@ -71,11 +71,6 @@ def test_rows_of_a_batch_are_of_like_length_but_batches_come_in_random_order() -
     assert np.corrcoef(np.arange(25), per_batch.mean(axis=1))[0, 1] < 0.6
 
 
-def test_a_batch_that_cannot_be_divided_is_refused() -> None:
-    with pytest.raises(UserError, match="batch_size 8 cannot be divided by 3 workers"):
-        made().share(0, 3)
-
-
 def test_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(UserError, match="n_aug is 0 and keep_original is false"):
         made(n_aug=0, keep=False)

@@ -14,6 +14,7 @@ from bothways.config import Augment, Run
 from bothways.contracts import NO_LABEL, Beside
 from bothways.edges import local
 from bothways.errors import UserError
+from bothways.training.trial import Trial
 from bothways.training.workspace import Workspace
 from tests import tiny
 
@@ -73,6 +74,20 @@ def test_data_without_unlabelled_text_are_refused_in_one_line(tmp_path: Path, wo
     what = tiny.experiment(output={"objectives": [{"name": "consistency"}]})
     with pytest.raises(UserError, match="reads unlabelled text beside the labelled rows, and the data have none"):
         list(tiny.trial(what, tmp_path, workspace, data).reports())
+
+
+class OneOfTwo(local.OneWorker):
+    world = 2
+
+
+def test_a_batch_that_workers_cannot_share_is_refused_whatever_is_beside_it(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    what = tiny.experiment(output={"objectives": [{"name": "coral"}]}, optim={"batch_size": 3})  # six rows in all
+    ways = {"execute": local.execute, "workspace": workspace, "directory": tmp_path}
+    trial = Trial(what, tiny.dataset(), collective=OneOfTwo(), **ways)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="batch_size 3 cannot be divided by 2 workers"):
+        list(trial.reports())
 
 
 def test_tokens_beside_the_batch_are_counted(tmp_path: Path, workspace: Workspace) -> None:

@@ -160,7 +160,8 @@ def test_the_command_makes_one_of_a_sweep_that_predict_can_read(
     assert "top-k of 2" in shown
     assert f"model    {tmp_path / 'out'}" in shown
     assert cli.run(["predict", "--model", str(tmp_path / "out"), "a good film", "--format", "json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["label"] in tiny.LABELS
+    (said,) = json.loads(capsys.readouterr().out)
+    assert said["value"] == said["label"] in tiny.LABELS
     seeds = ["--trials", "*000-control*", "--format", "json"]
     assert cli.run(["ensemble", str(sweep), "--out", str(tmp_path / "seeds"), *seeds]) == 0
     rows = json.loads(capsys.readouterr().out)

@@ -111,13 +111,15 @@ def test_a_frozen_or_shared_embedding_is_not_trained_by_rows() -> None:
     assert EmbeddingRows.of(frozen) is None
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
+@pytest.mark.parametrize("average", [None, "ema"])
+def test_a_gradient_that_is_not_finite_changes_nothing(average: str | None) -> None:
     module = fresh_module()
     before = copy.deepcopy(module.state_dict())
-    optimiser = Optimizer(module, OPTIM, OneWorker(), full(module))
+    optimiser = Optimizer(module, OPTIM.model_copy(update={"average": average}), OneWorker(), full(module))
     with optimiser.in_place():
         (loss(module, IDS[0]) * float("inf")).backward()
         assert not torch.isfinite(torch.tensor(optimiser.step(0)))
+        optimiser.finish(None)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 

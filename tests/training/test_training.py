@@ -13,7 +13,6 @@ import torch
 
 from bothways import training
 from bothways.config import Optim
-from bothways.edges.local import OneWorker
 from bothways.errors import UserError
 from bothways.results import Report
 from bothways.training import Diverged
@@ -189,7 +188,7 @@ def test_the_averaged_weights_are_what_is_evaluated_and_kept(tmp_path: Path, wor
         torch.testing.assert_close(kept[name], value, rtol=1e-4, atol=1e-6)
     module = workspace.model(tiny.model_dir(), tiny.LABELS).module
     forward = training.ModelForward(module, module, "fp32")
-    sums = training.evaluate(forward, trial.experiment.task, trial._evaluation_batches("selection")[0], OneWorker())
+    sums = training.sums(forward, trial.experiment.task, trial._evaluation_batches("selection")[0])
     assert trial.experiment.task.metrics(sums)["log_loss"] == found[-1]
 
 

@@ -26,6 +26,7 @@ from bothways import data, models
 from bothways.config import Fold
 from bothways.errors import UserError
 from bothways.predict import Predictor
+from bothways.pretraining import preparing
 from bothways.tokenization import Vocabulary, tokenizer
 from bothways.training.trial import Trial
 from bothways.training.workspace import Workspace
@@ -115,6 +116,15 @@ def test_an_exported_model_is_a_small_one_of_plain_transformers(source: str, tmp
     for row, other, third in zip(ours, theirs, logits.logits.softmax(1).tolist(), strict=True):
         assert list(row.probabilities.values()) == pytest.approx(list(other.probabilities.values()), abs=1e-6)
         assert list(row.probabilities.values()) == pytest.approx(third, abs=1e-6)
+
+
+def test_a_vocabulary_has_what_was_said_of_answers(source: str) -> None:
+    better, worse, told = tiny.judged(4)
+    what = tiny.experiment(model={"source": source, "vocabulary": "corpus"})
+    dataset = replace(tiny.dataset(), feedback=(better, worse, _with_text(told, "wordx")))
+    found = preparing.vocabulary(what, dataset)
+    assert found is not None
+    assert VOCABULARY.index("wordx") in found.ids
 
 
 def test_a_vocabulary_is_of_all_text_but_the_test_rows(source: str, tmp_path: Path) -> None:

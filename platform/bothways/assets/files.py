@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -9,6 +10,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from bothways.errors import UserError
 
 
 def sha256(file: Path) -> str:
@@ -43,6 +46,30 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def made(directory: Path, option: str) -> Path:
+    """A directory, made if it is not there. Raises `UserError`, which names the `option`, where it cannot be used."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f"{option}: {directory} cannot be written to ({error.strerror}): name another") from None
+    return directory
+
+
+def write_whole(file: Path, text: str, encoding: str = "utf-8") -> None:
+    """A text file as it stands, line ends included; a reader, and whoever comes after a crash, finds all of it or what
+    was there before."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding, newline="")
+        flush(partial)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    flush(file.parent)
 
 
 def build_once(folder: Path, build: Callable[[Path], None], is_whole: Callable[[Path], bool] = Path.is_dir) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +13,15 @@ import torch
 
 from bothways import policy
 from bothways.batches.planning import I64, as_views
-from bothways.config import Augment, InputSide, Language
+from bothways.config import Augment, Experiment, InputSide, Language
 from bothways.config.domains import SampleMixing
 from bothways.contracts import EVALUATION, NO_LABEL, Batch, Beside
 from bothways.registry import TASKS
 from bothways.task_contract import TaskLike
 from bothways.tokenization import ModelReader, Vocabulary
+
+if TYPE_CHECKING:
+    from bothways.models import Bundle
 
 
 def evaluation_views(rows: pa.Table) -> pa.Table:
@@ -51,6 +55,30 @@ class Encode:
     statistics: policy.Statistics | None = None
     task: TaskLike = field(default_factory=lambda: TASKS.build("classification"))
     start: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment,
+        bundle: Bundle,
+        *,
+        paired: bool,
+        side: InputSide | None,
+        statistics: policy.Statistics | None = None,
+    ) -> Encode:
+        """As the model in `bundle` reads the rows of an experiment."""
+        return cls(
+            tokenizer_path=bundle.path,
+            max_length=experiment.model.max_length,
+            paired=paired,
+            vocabulary=bundle.vocabulary,
+            side=side,
+            language=experiment.data.language,
+            seed=experiment.seed,
+            statistics=statistics,
+            task=experiment.task,
+            start=bundle.start_id,
+        )
 
     @property
     def loads_model(self) -> bool:

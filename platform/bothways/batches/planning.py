@@ -44,12 +44,8 @@ class Plan:
     progress: F64
 
     def share(self, rank: int, world: int) -> Plan:
-        """What rank `rank` of `world` sees: every `world`-th row of each batch.
-
-        Raises `UserError` when the batch cannot be divided evenly.
-        """
-        if self.row.shape[1] % world:
-            raise UserError(f"optim.batch_size {self.row.shape[1]} cannot be divided by {world} workers")
+        """What rank `rank` of `world` sees: every `world`-th row of each batch, and so of each part of it, which are to
+        be multiples of `world` rows."""
         mine = np.s_[:, rank::world]
         return Plan(row=self.row[mine], epoch=self.epoch[mine], copy=self.copy[mine], progress=self.progress)
 
@@ -203,10 +199,10 @@ def _occurrences(values: I64) -> I64:
     return before
 
 
-def joined(first: Plan, second: Plan) -> Plan:
-    """Steps of the rows of both."""
-    row, epoch, copy = (np.hstack([getattr(one, name) for one in (first, second)]) for name in ("row", "epoch", "copy"))
-    return replace(first, row=row, epoch=epoch, copy=copy)
+def joined(*plans: Plan) -> Plan:
+    """Steps of the rows of all."""
+    row, epoch, copy = (np.hstack([getattr(one, name) for one in plans]) for name in ("row", "epoch", "copy"))
+    return replace(plans[0], row=row, epoch=epoch, copy=copy)
 
 
 class Pool(NamedTuple):
@@ -242,5 +238,4 @@ def with_beside(first: Plan, pools: Sequence[Pool], seed: int) -> Plan:
             replace(rows, row=rows.row + start, copy=rows.copy + view * kind.changed)
             for view, start in enumerate(starts)
         ]
-    row, epoch, copy = (np.hstack([getattr(one, name) for one in plans]) for name in ("row", "epoch", "copy"))
-    return replace(first, row=row, epoch=epoch, copy=copy)
+    return joined(*plans)

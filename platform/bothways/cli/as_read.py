@@ -13,11 +13,13 @@ from bothways.tokenization import tokenizer
 
 
 def as_read(experiment: Experiment, rows: int) -> Iterator[str]:
-    """What becomes of the first `rows` training rows without augmentation; of a target that is written, what is learnt.
+    """What there is to say of the data; then what becomes of the first `rows` training rows without augmentation, and,
+    of a target that is written, what is learnt.
 
     Texts are decoded from their tokens, with the special ones, as JSON strings.
     """
     dataset = data.load(experiment.data, None, experiment.task)
+    yield from (f"note     {note}" for note in dataset.notes)
     path = str(assets.resolve(experiment.model.source))
     fast = tokenizer(path)
     encode = Encode(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
-
-from bothways.errors import UserInterruptError
 
 
 def compare(
@@ -35,33 +32,33 @@ def compare(
     from bothways.comparison import arms
 
     arms(loaded.experiment)  # refused before Ray and MLflow are imported, which takes seconds
-    from bothways.cli.tune import hear_sigterm, program, quiet_ray
+    from bothways.cli.tune import interruptible, program, quiet_ray
 
     quiet_ray()
-    from bothways.cli.live import View
+    from bothways.cli.live import View, say
     from bothways.edges import compare as edge
 
     task = loaded.experiment.task
     plan = edge.plan(loaded, seeds=seeds, curve=curve, resume=resume)
-    heard, console = hear_sigterm(), Console()
-    console.print(f"[bold]{plan.directory.name}[/bold] in {plan.directory}", highlight=False, soft_wrap=True)
+    console = Console()
+    say(console, (plan.directory.name, "bold"), f" in {plan.directory}")
+    for note in plan.dataset.notes:
+        say(console, f"note    {note}")
     points = [*plan.arms, *(f"none with {rows:,} rows" for rows in plan.larger)]
+    steps = loaded.experiment.optim.steps
     console.print(
-        f"{plan.trainings} trainings of {loaded.experiment.optim.steps} steps: {', '.join(points)}; {seeds} seeds each",
-        highlight=False,
+        f"{plan.trainings} trainings of {steps} steps: {', '.join(points)}; {seeds} seeds each", highlight=False
     )
-    try:
-        with View(f"selection/{task.ranking[0]}", task.directions[task.ranking[0]], plan.trainings, console) as view:
-            proof = edge.compare(plan, view)
-    except KeyboardInterrupt:
-        file = ["--experiment", str(experiment)] if experiment else []
-        options = [*file, "--seeds", str(seeds), *([] if curve else ["--no-curve"]), "--resume"]
-        again = shlex.join([*program(), "compare", str(pipeline), *(overrides or []), *options])
-        raise UserInterruptError(
-            f"interrupted; everything so far is kept. Go on with: {again}", heard[-1] if heard else signal.SIGINT
-        ) from None
+    file = ["--experiment", str(experiment)] if experiment else []
+    options = [*file, "--seeds", str(seeds), *([] if curve else ["--no-curve"]), "--resume"]
+    again = shlex.join([*program(), "compare", str(pipeline), *(overrides or []), *options])
+    with (
+        interruptible(f"everything so far is kept. Go on with: {again}"),
+        View(f"selection/{task.ranking[0]}", task.directions[task.ranking[0]], plan.trainings, console) as view,
+    ):
+        proof = edge.compare(plan, view)
     console.print(Markdown(proof.text))
-    console.print(f"files   {proof.directory}", highlight=False, soft_wrap=True)
-    console.print(f"MLflow  {proof.tracking_uri}  (open it with: make ui)", highlight=False, soft_wrap=True)
+    say(console, f"files   {proof.directory}")
+    say(console, f"MLflow  {proof.tracking_uri}  (open it with: make ui)")
     for problem in proof.problems:
-        console.print(f"[yellow]problem:[/yellow] {problem}", soft_wrap=True)
+        say(console, ("problem: ", "yellow"), problem)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from bothways.assets import files
 from bothways.cli.tables import Format, show
+from bothways.cli.tune import asking
 from bothways.errors import UserError
 
 
@@ -37,11 +38,13 @@ def ensemble(
     found = {file.parents[1].name: file.parent for file in sorted(run_dir.glob(f"trials/{trials}/model/model.json"))}
     if not found:
         raise UserError(f"{run_dir}: no saved model in trials/{trials}/model")
+    files.made(out.parent, "--out")
     metric = metric or _metric(run_dir)
     from bothways import data, models
     from bothways.ensembles import make
 
-    task = models.read_about(next(iter(found.values()))).experiment.task
+    about = models.read_about(next(iter(found.values())))
+    task = about.experiment.task
     metric = metric or task.ranking[0]
     if metric not in task.directions:
         raise UserError(f"--metric {metric}: there are {', '.join(task.directions)}")
@@ -64,7 +67,7 @@ def ensemble(
     for what, metrics in (("best", made.alone), (method.value, made.test)):
         typer.echo(f"test     {what:<8} " + "  ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items())))
     typer.echo(f"model    {made.directory}")
-    typer.echo(f"predict  {shlex.join(['bothways', 'predict', '--model', str(made.directory)])} 'a text'")
+    typer.echo(f"predict  {asking(str(made.directory), paired=about.paired)}")
 
 
 def _metric(run_dir: Path) -> str:

@@ -26,9 +26,7 @@ def few_shot(
     from bothways.config.yaml_io import load_pipeline
 
     loaded = load_pipeline(pipeline, overrides or [])
-    from bothways.cli.tune import hear_sigterm
-
-    hear_sigterm()
+    from bothways.cli.tune import interruptible
     from bothways.edges.few_shot import run
     from bothways.edges.lease import sweep_directory
     from bothways.few_shot.result import sentences, table
@@ -41,7 +39,8 @@ def few_shot(
         typer.echo(f"{time.monotonic() - began:7.1f} s  {line}")
 
     try:
-        arms = run(loaded, directory, tell)
+        with interruptible(f"the models of the arms that are done are in {directory / 'models'}"):
+            arms = run(loaded, directory, tell)
     except Diverged as error:
         raise UserError(f"meta-training failed: {error}") from None
     show(table(arms), Format.table)

@@ -26,7 +26,7 @@ def learn(
     target: Annotated[str, typer.Argument(help="Texts of the domain to map to.")],
     out: Annotated[Path, typer.Option(help="The TSV to write: source, target, similarity.")],
     model: Annotated[str, typer.Option(help="Whose input embeddings say which words are alike.")] = "asset:minilm-l6",
-    text: Annotated[str, typer.Option(help="The text column of a file or hub dataset.")] = "text",
+    text: Annotated[str, typer.Option(help="The column of texts: a name, or a position from 0.")] = "text",
     language: Annotated[str, typer.Option(help="en or zh.")] = "en",
     least: Annotated[int, typer.Option(min=1, help="Rarer words are left out.")] = 5,
     similarity: Annotated[float, typer.Option(min=-1.0, max=1.0, help="The least cosine of a pair.")] = 0.3,
@@ -55,13 +55,15 @@ def learn(
     show([{k: v if isinstance(v, str) else f"{v:.2f}" for k, v in row.items()} for row in rows], Format.table)
 
 
-def _texts(source: str, column: str) -> list[str]:
+def _texts(source: str, written: str) -> list[str]:
     """The training texts of a data source, labelled or not."""
-    from bothways.data.reading import Broken, Columns
+    from bothways.data.checking import usable_texts
+    from bothways.data.reading import Columns, column
     from bothways.data.sources import parts
 
-    records = parts(source, Columns(column, None, column))["train"]
-    texts = [str(values[0]) for _, values in records if not isinstance(values, Broken) and values[0]]
+    asked = column(written or "text")
+    assert asked is not None
+    texts = usable_texts(parts(source, Columns(asked, None, None))["train"])
     if not texts:
-        raise UserError(f"{source} has no texts in the column {column!r}: name another with --text")
+        raise UserError(f"{source} has no usable text in the column {asked!r}: name another with --text")
     return texts

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 STYLES = {"finished": "green", "stopped": "yellow", "interrupted": "yellow", "failed": "red", "training": "cyan"}
 
 
+def say(console: Console, *parts: str | tuple[str, str]) -> None:
+    """A line for people, in parts with or without a style. Names, paths and errors are text, never markup."""
+    console.print(Text.assemble(*parts), highlight=False, soft_wrap=True)
+
+
 @dataclass
 class _Row:
     began: float
@@ -75,7 +80,7 @@ class View:
 
     def _say(self, line: str) -> None:
         if not self.console.is_terminal:
-            self.console.print(f"{time.monotonic() - self._began:7.1f} s  {line}", highlight=False, soft_wrap=True)
+            say(self.console, f"{time.monotonic() - self._began:7.1f} s  {line}")
 
     def _best(self) -> str:
         sign = -1 if self.mode == "min" else 1

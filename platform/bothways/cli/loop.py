@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from bothways.errors import UserInterruptError
 
 
 def loop(
@@ -25,10 +22,9 @@ def loop(
 
     loaded = load_loop(file, overrides or [])
     from bothways.cli.tables import Format, show
-    from bothways.cli.tune import hear_sigterm, program, quiet_ray
+    from bothways.cli.tune import interruptible, program, quiet_ray
 
     quiet_ray()
-    heard = hear_sigterm()
     from bothways.edges.loop import directory_of, run
     from bothways.loop.results import Step, rows
 
@@ -39,12 +35,8 @@ def loop(
         typer.echo(": ".join(filter(None, (f"{step.number:>3}  {step.stage}", row["result"], row["then"]))))
 
     again = shlex.join([*program(), "loop", str(file), *(overrides or []), *(["--ray"] if ray else [])])
-    try:
+    with interruptible(f"finished stages are kept. Go on with: {again}"):
         result = run(loaded, on_ray=ray, say=lambda line: typer.echo(f"     {line}"), on_step=say_step)
-    except KeyboardInterrupt:
-        raise UserInterruptError(
-            f"interrupted; finished stages are kept. Go on with: {again}", heard[-1] if heard else signal.SIGINT
-        ) from None
     show(rows(result.steps), Format.table)
     if result.waiting:
         typer.echo(f"waiting  {result.waiting}: {again}")

@@ -171,7 +171,7 @@ def _experiment(file: Path, copies: int | None, seed: int | None) -> Experiment:
 
 def _source(experiment: Experiment, data: str, columns: tuple[str, str, str]) -> Any:
     """What is read: the options, and where they are silent what the pipeline file says."""
-    from bothways.data.reading import Columns
+    from bothways.data.reading import Columns, column
     from bothways.policy.apply import Source
 
     own = experiment.data
@@ -180,7 +180,7 @@ def _source(experiment: Experiment, data: str, columns: tuple[str, str, str]) ->
         raise UserError("data.source is a list, and a policy reads one source: give --data FILE")
     if not name:
         raise UserError("a policy file names no data: give --data FILE")
-    text, pair, label = (_column(written) for written in columns)
+    text, pair, label = map(column, columns)
     known = own if not data else None  # other data have columns of their own
     return Source(
         name=name,
@@ -190,7 +190,3 @@ def _source(experiment: Experiment, data: str, columns: tuple[str, str, str]) ->
             label=None if label == "none" else label if label is not None else known.label if known else "label",
         ),
     )
-
-
-def _column(written: str) -> str | int | None:
-    return (int(written) if written.isdecimal() else written) if written else None

@@ -57,7 +57,7 @@ def _texts(texts: list[str], pairs: list[str], file: str) -> tuple[list[str], li
 
 def _lines(file: str) -> list[str]:
     try:
-        content = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        content = (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")).removeprefix("\ufeff")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8"
         raise UserError(f"{file}: cannot be read: {reason}") from None
@@ -68,10 +68,14 @@ def _directory(model: str, tracking_uri: str, storage: Path) -> Path:
     if not model:
         raise UserError("name a --model: its directory, or models:/NAME@champion")
     if model.startswith("models:/"):
-        from bothways.edges.mlflow_store import model_path
         from bothways.edges.mlflow_tracking import tracking_uri as address
 
-        return model_path(model, address(storage, tracking_uri or None))
+        uri = address(storage, tracking_uri or None)
+        if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():  # MLflow would make one
+            raise UserError(f"{model}: there is no {uri}: name another --storage or --tracking-uri")
+        from bothways.edges.mlflow_store import model_path
+
+        return model_path(model, uri)
     if not Path(model).is_dir():
         raise UserError(f"{model}: no such directory")
     return Path(model)

@@ -36,9 +36,11 @@ def prepare(
     if out.exists():
         raise UserError(f"--out {out}: is there already: name another directory")
     from bothways import data
+    from bothways.assets.files import made
     from bothways.edges import local
     from bothways.pretraining import preparing
 
+    made(out.parent, "--out")
     experiment = loaded.experiment
     stage = preparing.kept_stage(experiment, {"steps": steps, "batch_size": batch_size, "lr": lr})
     began = time.monotonic()
@@ -47,7 +49,9 @@ def prepare(
         if step % max(1, stage.steps // _SAID) == 0:
             typer.echo(f"{time.monotonic() - began:7.1f} s  step {step:>5}/{stage.steps}  loss {loss:.4f}")
 
-    dataset = data.load(experiment.data)
+    dataset = data.load(experiment.data, task=experiment.task)
+    for note in dataset.notes:
+        typer.echo(f"note     {note}")
     record = preparing.language_model(experiment, dataset, stage, local.device(loaded.run), out, say)
     typer.echo(
         f"held out loss {record.first:.4f} → {record.last:.4f}  top-1 {record.top1:.1%}  top-5 {record.top5:.1%}"

@@ -51,7 +51,7 @@ class Preview:
         counted = policy_apply.statistics(source, experiment)
         block = next(source.blocks(max(rows, 100)), None)
         if block is None or not block.table.num_rows:
-            raise UserError(f"{source.name}: no usable row")
+            raise policy_apply.nothing(source, block)
         self._rows = block.table.slice(0, rows)
         self._labels = block.labels
         views = policy_apply.views(self._rows, experiment, at)

@@ -32,11 +32,12 @@ def suggest_labels(
         raise UserError(f"--out {out}: name a .csv file")
     if not model.is_dir():
         raise UserError(f"--model {model}: no such directory")
+    from bothways.data.reading import column
     from bothways.loop import acquisition, label_files
 
-    first, second = _column(text or "text"), _column(pair)
+    first, second = column(text or "text"), column(pair)
     assert first is not None
-    rows = label_files.unlabelled(texts, first, second, _column(label))
+    rows = label_files.unlabelled(texts, first, second, column(label))
     from bothways.predict import Predictor  # torch: only once the texts are known to be there
 
     seen, by = acquisition.Seen(), Predictor(model)
@@ -58,7 +59,3 @@ def suggest_labels(
     )
     typer.echo(f"fill in the column label ({', '.join(by.labels[:10])}), then: data: {{source: {out}}}")
     typer.echo("rows that stay empty are reported as unusable: raise data.max_bad_rows, or remove them")
-
-
-def _column(written: str) -> str | int | None:
-    return (int(written) if written.isdecimal() else written) if written else None

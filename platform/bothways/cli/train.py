@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +19,9 @@ def train(
     from bothways.config.yaml_io import load_pipeline
 
     loaded = load_pipeline(pipeline, overrides or [])
-    from bothways.cli.tune import hear_sigterm, program, quiet_ray
+    from bothways.cli.tune import asking, interruptible, quiet_ray
 
     quiet_ray()
-    hear_sigterm()
     from bothways.edges.lease import sweep_directory
     from bothways.edges.single import train as run
     from bothways.results import Report
@@ -36,9 +34,10 @@ def train(
         shown = "  ".join(f"{name} {report.metrics[name]:.4f}" for name in ("train/loss", best))
         typer.echo(f"{report.seconds:7.1f} s  step {report.step:>5}/{report.steps}  {shown}")
 
-    result = run(loaded, directory, on_ray=ray, on_report=say)
+    with interruptible("no model is kept; MLflow has what was reported"):
+        result = run(loaded, directory, on_ray=ray, on_report=say, tell=lambda note: typer.echo(f"note     {note}"))
     if result.status != "finished":
         raise UserError(f"training {result.status}: {result.error}")
     typer.echo("test     " + "  ".join(f"{name} {value:.4f}" for name, value in sorted(result.test.items())))
     typer.echo(f"model    {result.model_dir}")
-    typer.echo(f"predict  {shlex.join([*program(), 'predict', '--model', result.model_dir])} 'a text'")
+    typer.echo(f"predict  {asking(result.model_dir, paired=loaded.experiment.data.pair is not None)}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,33 +33,27 @@ def tune(
     console = Console()
     quiet_ray()
     # Ray, Optuna and MLflow take seconds to import: the file has been checked before that.
-    from bothways.cli.live import View
+    from bothways.cli.live import View, say
     from bothways.edges import sweep
     from bothways.report import markdown
 
     plan = sweep.plan(loaded, space_file(pipeline, loaded), resume=resume)
-    heard = hear_sigterm()
     search = plan.search
     total = search.trials + (search.finalists + 1) * search.finalist_seeds + 2 * search.confirm_seeds
-    console.print(f"sweep [bold]{plan.directory.name}[/bold] in {plan.directory}", highlight=False, soft_wrap=True)
-    try:
-        with View(plan.goals.metric, plan.goals.mode, total, console) as view:
-            result = sweep.tune(plan, view)
-    except KeyboardInterrupt:
-        again = shlex.join([*program(), "tune", str(pipeline), *(overrides or []), "--resume"])
-        raise UserInterruptError(
-            f"interrupted; everything so far is kept. Go on with: {again}",
-            heard[-1] if heard else signal.SIGINT,
-        ) from None
+    say(console, "sweep ", (plan.directory.name, "bold"), f" in {plan.directory}")
+    again = shlex.join([*program(), "tune", str(pipeline), *(overrides or []), "--resume"])
+    with (
+        interruptible(f"everything so far is kept. Go on with: {again}"),
+        View(plan.goals.metric, plan.goals.mode, total, console) as view,
+    ):
+        result = sweep.tune(plan, view, lambda note: say(console, f"note    {note}"))
     console.print(Markdown(markdown(result)))
-    console.print(f"files   {result.directory}", highlight=False, soft_wrap=True)
-    console.print(f"MLflow  {result.tracking_uri}  (open it with: make ui)", highlight=False, soft_wrap=True)
-    hint = shlex.join(
-        [*program(), "predict", "--model", f"models:/{loaded.name}@champion", "--tracking-uri", result.tracking_uri]
-    )
-    console.print(f"predict {hint} 'a text'", highlight=False, soft_wrap=True)
+    say(console, f"files   {result.directory}")
+    say(console, f"MLflow  {result.tracking_uri}  (open it with: make ui)")
+    champion, paired = f"models:/{loaded.name}@champion", loaded.experiment.data.pair is not None
+    say(console, f"predict {asking(champion, '--tracking-uri', result.tracking_uri, paired=paired)}")
     for problem in result.problems:
-        console.print(f"[yellow]problem:[/yellow] {problem}", soft_wrap=True)
+        say(console, ("problem: ", "yellow"), problem)
 
 
 def quiet_ray() -> None:
@@ -84,14 +80,27 @@ def program() -> list[str]:
     return ["bothways"] if shutil.which("bothways") else [os.path.relpath(sys.executable), "-m", "bothways"]
 
 
-def hear_sigterm() -> list[int]:
-    """Let SIGTERM end the program as Ctrl-C does. Returns a list that then holds its number: the exception need not
-    arrive as it was raised, for libraries on its way raise one of their own."""
-    heard: list[int] = []
+def asking(model: str, *options: str, paired: bool) -> str:
+    """The command that asks a model."""
+    command = shlex.join([*program(), "predict", "--model", model, *options])
+    return f"{command} 'a text'{paired * ' --pair another'}"
+
+
+@contextlib.contextmanager
+def interruptible(kept: str) -> Iterator[None]:
+    """Let SIGTERM end what is within as Ctrl-C does. Either becomes a `UserInterruptError` that says what is `kept`.
+
+    Which of them it was is noted apart: the exception need not arrive as it was raised, for libraries on its way raise
+    one of their own.
+    """
+    heard = [int(signal.SIGINT)]
 
     def interrupt(number: int, frame: Any) -> None:
         heard.append(number)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    return heard
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise UserInterruptError(f"interrupted; {kept}", heard[-1]) from None

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bothways.config.optim import Optim
 from bothways.config.strict import Config, Count
-from bothways.registry import META, TRAINABLES, Registry, unless
+from bothways.registry import META, TRAINABLES, unless
 
 if TYPE_CHECKING:
     Meta = Any
     Trainable = Any
 else:
-
-    def _member(registry: Registry[Any]) -> Any:
-        return Annotated[
-            Any,
-            BeforeValidator(registry.build),
-            PlainSerializer(lambda component: component.spec()),
-            Field(json_schema_extra={"x-family": registry.family}),
-        ]
-
-    Meta = _member(META)
-    Trainable = _member(TRAINABLES)
+    Meta, Trainable = META.field, TRAINABLES.field
 
 ArmName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")]
 Rate = Annotated[float, Field(gt=0.0)]

@@ -56,16 +56,17 @@ BESIDE = ("probability", "schedule", "weight")
 """The values that are written beside a component's own knobs (`config.Operation`, `config.Term`)."""
 
 
-def assign(tree: dict[str, Any], path: Path, value: Any) -> None:
+def assign(tree: dict[str, Any], path: Path, value: Any, root: Path = ()) -> None:
     """Put `value` at `path` of a dumped config, in place; one step past a list's end appends to it.
 
     Another `name` replaces a component by a bare one: its old knobs go, the numbers beside it stay.
-    Raises `UserError` when the path leads nowhere.
+    `root`: the path of `tree` in a pipeline. Raises `UserError` when the path leads nowhere.
     """
     node: Any = tree
     for depth, part in enumerate(path):
         last = depth == len(path) - 1
-        _refuse_unknown(node, path, depth)
+        part = str(part) if isinstance(node, dict) else part  # a class may be called 5
+        _refuse_unknown(node, part, path, depth, root)
         if last and part == "name" and depth > 0 and node.get("name") != value:
             kept = {key: node[key] for key in BESIDE if key in node}
             node.clear()
@@ -87,18 +88,17 @@ def _put(node: Any, part: str | int, value: Any) -> None:
         node[part] = value
 
 
-def _refuse_unknown(node: Any, path: Path, depth: int) -> None:
-    """The step `path[depth]` must be possible at `node`. Knobs of a component are left to the component to judge."""
-    part, here = path[depth], dotted(path[:depth])
+def _refuse_unknown(node: Any, part: str | int, path: Path, depth: int, root: Path) -> None:
+    """The step `part`, number `depth` of `path`, must be possible at `node`. Knobs of a component are left to the
+    component to judge. A key need not be there: some are dumped only where they say something."""
+    here = dotted(path[:depth])
     if isinstance(node, list):
         if not isinstance(part, int) or part > len(node):
             raise UserError(f"unknown path {dotted(path)!r}: {here} is a list of {len(node)}, count from 0")
     elif not isinstance(node, dict):
         raise UserError(f"unknown path {dotted(path)!r}: {here} is a value, nothing stands below it")
-    elif node and "name" not in node and part not in node:
-        raise UserError(f"unknown path {shown(dotted(path))}: {did_you_mean(str(part), node)}")
-    elif isinstance(part, int):
-        raise UserError(f"unknown path {dotted(path)!r}: {here} is a mapping, not a list")
+    elif node and "name" not in node and part not in node and part not in (known := _known(root + path[:depth], part)):
+        raise UserError(f"unknown path {shown(dotted(path))}: {did_you_mean(str(part), {*node, *known})}")
 
 
 @cache
@@ -125,6 +125,20 @@ def known_keys(data: Any, path: Path, root: Path = ()) -> list[str]:
     return _keys(node, data)
 
 
+def _known(path: Path, part: str | int) -> list[str]:
+    """The keys that a section at `path` of a pipeline may have; `part` too where any key may stand."""
+    node: Mapping[str, Any] = skeleton()
+    for step in path:
+        node = _step(node, step)
+    return [str(part)] if any(map(_free, _options(node))) else _keys(node, None)
+
+
+def _free(option: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What stands under the keys of a mapping that may have any, as search.constraints; empty for a section."""
+    values = [option.get("additionalProperties"), *option.get("patternProperties", {}).values()]
+    return next((value for value in values if isinstance(value, Mapping)), {})
+
+
 def _options(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The node itself or what it stands for: `$ref` followed, alternatives listed."""
     if "$ref" in node:
@@ -138,7 +152,7 @@ def _step(node: Mapping[str, Any], part: str | int) -> Mapping[str, Any]:
             return option["items"]  # type: ignore[no-any-return]
         if part in option.get("properties", {}):
             return option["properties"][part]  # type: ignore[no-any-return]
-        if isinstance(free := option.get("additionalProperties"), Mapping):  # any key, as in search.constraints
+        if free := _free(option):
             return free
     return {}
 

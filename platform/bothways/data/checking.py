@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bothways.assets.files import write_whole
 from bothways.data.reading import Broken, Record
 from bothways.errors import UserError
 from bothways.registry import TASKS
@@ -31,14 +31,37 @@ class Rejected:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """What one source holds. The accepted rows as columns of equal length; `pairs` holds "" for single texts."""
+    """What one source holds. The accepted rows as columns of equal length; `pairs` holds "" for single texts.
+
+    `sources`: of each row, where `source` stands for several; else empty.
+    """
 
     source: str
     texts: list[str] = field(default_factory=list)
     pairs: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)  # as `TaskLike.read` writes them
     lines: list[int] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """The rows of several sources, one after another."""
+        columns = {name: [each for rows in parts for each in getattr(rows, name)] for name in (*COLUMNS, "rejected")}
+        sources = [rows.source for rows in parts for _ in rows.texts]
+        return cls(source=" + ".join(rows.source for rows in parts), **columns | {"sources": sources})
+
+    def take(self, at: Sequence[int]) -> Rows:
+        """Some of the accepted rows, and all that was rejected."""
+        columns: dict[str, Any] = {name: [held[row] for row in at] for name in COLUMNS if (held := getattr(self, name))}
+        return replace(self, **columns)
+
+    def place(self, row: int) -> str:
+        """`file:line` of an accepted row."""
+        return f"{self.sources[row] if self.sources else self.source}:{self.lines[row]}"
+
+
+COLUMNS = ("texts", "pairs", "labels", "lines", "sources")
 
 
 def check(
@@ -86,11 +109,11 @@ def _refuse(texts: list[Any], label: str) -> None:
             raise Unusable("missing text" if text is None else f"a {type(text).__name__} where text belongs")
         if not text or text.isspace():
             raise Unusable("empty text")
-        if reason := _unfit(text):
+        if reason := unfit(text):
             raise Unusable(reason)
     if not label:
         raise Unusable("missing label")
-    if reason := _unfit(label):
+    if reason := unfit(label):
         raise Unusable(f"{reason} in the label")
 
 
@@ -107,7 +130,7 @@ def usable_texts(records: Iterable[Record]) -> list[str]:
     return [values[0] for _, values in records if not isinstance(values, Broken) and _usable(values[0])]
 
 
-def _unfit(text: str) -> str | None:
+def unfit(text: str) -> str | None:
     """What makes a string unusable anywhere."""
     if "\0" in text:
         return "NUL character"
@@ -127,9 +150,7 @@ def quarantine(parts: Iterable[Rows], folder: Path) -> Path | None:
         file.unlink(missing_ok=True)
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text("".join(json.dumps(asdict(item)) + "\n" for item in rejected), encoding="ascii")
-    partial.replace(file)
+    write_whole(file, "".join(json.dumps(asdict(item)) + "\n" for item in rejected))
     return file
 
 
@@ -141,7 +162,7 @@ def refuse_too_many(rows: Rows, max_bad_rows: int | float, file: Path | None) ->
     if bad > (max_bad_rows if max_bad_rows >= 1 else max_bad_rows * total):
         first = rows.rejected[0]
         raise UserError(
-            f"{rows.source}:{first.line}: {first.reason}; {bad} of {total} rows are unusable, more than "
+            f"{first.source}:{first.line}: {first.reason}; {bad} of {total} rows are unusable, more than "
             f"data.max_bad_rows {max_bad_rows}: mend them{f' (listed in {file})' if file else ''} or raise the limit"
         )
 

@@ -85,7 +85,7 @@ def load(data: config.Data, quarantine_dir: Path | None = None, task: TaskLike |
         refuse_too_many(rows, data.max_bad_rows, file)
     notes = [note for rows in found.values() if (note := describe_rejected(rows, file))]
     found, duplicates = _without_duplicates(found, data.dedup, exclusive=task.exclusive)
-    labels = _labels(found["train"], data, task)
+    labels = _labels(found["train"], data, task, duplicates)
     columns = {part: task.column(rows.labels, labels) for part, rows in found.items()}
     ids = {role: row_ids(zip(rows.texts, rows.pairs, rows.labels, strict=True)) for role, rows in found.items()}
     chosen, unused = _divide(data, found, ids, columns)
@@ -155,9 +155,13 @@ def _read(data: config.Data, task: TaskLike) -> tuple[dict[str, Rows], list[str]
     splits without a source."""
     columns = Columns(data.text, data.pair, data.label)
     named = {"selection": data.selection_source, "test": data.test_source}
-    own = parts(data.source, columns) if isinstance(data.source, str) else instructions(data.source, data.split_seed)
     names = data.label_names
-    found = {"train": check(source_name(data.source), own["train"], task, names=names)}
+    if isinstance(data.source, str):
+        own = parts(data.source, columns)
+        found = {"train": check(data.source, own["train"], task, names=names)}
+    else:
+        own, asked = {}, instructions(data.source, data.split_seed)
+        found = {"train": Rows.joined([check(source, records, task, names=names) for source, records in asked])}
     known = {each for label in set(found["train"].labels) for each in task.classes(label)}
     for role in ROLES[1:]:
         if (source := named[role]) is not None:
@@ -178,20 +182,15 @@ def _without_duplicates(found: Mapping[str, Rows], dedup: str, *, exclusive: boo
     if dedup == "error":
         raise UserError(f"duplicates (rows that {duplicates}); remove them, or set data.dedup to drop or keep")
     kept = {
-        role: _take(rows, [row for row in range(len(rows.texts)) if (part, row) not in duplicates.drop])
+        role: rows.take([row for row in range(len(rows.texts)) if (part, row) not in duplicates.drop])
         for part, (role, rows) in enumerate(found.items())
     }
     return kept, [f"dropped duplicates (rows that {duplicates})"]
 
 
-def _take(rows: Rows, at: list[int]) -> Rows:
-    columns = {name: [getattr(rows, name)[row] for row in at] for name in ("texts", "pairs", "labels", "lines")}
-    return Rows(source=rows.source, rejected=rows.rejected, **columns)
-
-
-def _labels(rows: Rows, data: config.Data, task: TaskLike) -> tuple[str, ...]:
+def _labels(rows: Rows, data: config.Data, task: TaskLike, duplicates: list[str]) -> tuple[str, ...]:
     if not rows.texts:
-        raise UserError(f"{rows.source}: no row left in 0 usable rows; rows with labels are needed")
+        raise UserError(f"{rows.source}: no row is left: {'; '.join(duplicates) or 'none could be used'}")
     labels = sorted({each for label in set(rows.labels) for each in task.classes(label)})
     if len(labels) < task.fewest_classes:
         held = f"one label, {labels[0]!r}," if labels else "no label"

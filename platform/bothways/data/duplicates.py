@@ -83,7 +83,7 @@ def _canonical(text: str) -> str:
 
 def _place(parts: Sequence[Rows], group: list[tuple[int, int]]) -> str:
     """`'an excerpt' (a.csv:2, a.csv:7)`"""
-    (part, row), where = group[0], [f"{parts[part].source}:{parts[part].lines[row]}" for part, row in group[:_SHOWN]]
+    (part, row), where = group[0], [parts[part].place(row) for part, row in group[:_SHOWN]]
     return f"{parts[part].texts[row].strip()[:60]!r} ({', '.join(where)})"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
 import numpy as np
 
@@ -15,18 +14,17 @@ from bothways.errors import UserError
 from bothways.seeding import keys
 
 
-def instructions(sources: Sequence[Instructions], seed: int) -> dict[str, Iterator[Record]]:
-    """The records of `train`: those of each source, in its order, numbered through."""
-    read = chain.from_iterable(_records(source, seed) for source in sources)
-    return {"train": ((number, values) for number, (_, values) in enumerate(read, 1))}
+def instructions(sources: Sequence[Instructions], seed: int) -> Iterator[tuple[str, list[Record]]]:
+    """What each source is called, and its records as instructions, in its order.
 
-
-def _records(source: Instructions, seed: int) -> list[Record]:
-    """Raises `UserError` when the source has fewer rows than are asked for."""
-    found = list(parts(source.source, Columns(source.text, None, source.label))["train"])
-    if source.rows is not None:
-        found = _drawn(found, source.rows, source.source, seed)
-    return [(line, values if isinstance(values, Broken) else _asked(values, source)) for line, values in found]
+    Raises `UserError` when a source has fewer rows than are asked for.
+    """
+    for source in sources:
+        found = list(parts(source.source, Columns(source.text, None, source.label))["train"])
+        if source.rows is not None:
+            found = _drawn(found, source.rows, source.source, seed)
+        asked = [(line, values if isinstance(values, Broken) else _asked(values, source)) for line, values in found]
+        yield source.source, asked
 
 
 def _drawn(found: list[Record], count: int, name: str, seed: int) -> list[Record]:

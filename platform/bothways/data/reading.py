@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -29,12 +30,20 @@ class Columns(NamedTuple):
         return [column for column in (self.text, self.pair, self.label, *self.more) if column is not None]
 
 
+def column(written: str) -> str | int | None:
+    """A column as a command line names it: digits are a position, and nothing is none."""
+    return (int(written) if written.isdecimal() else written) if written else None
+
+
 class Broken(NamedTuple):
     """A record whose fields cannot be told apart."""
 
     reason: str
     excerpt: str
 
+
+_NO_UTF8 = re.compile("[\0\ud800-\udfff]")
+"""What is left of other encodings: every second byte of UTF-16, and what stands for bytes (PEP 383)."""
 
 Record = tuple[int, "list[Any] | Broken"]
 """Line (or row) number counted from 1, and the values of `Columns.named`."""
@@ -122,6 +131,8 @@ def _positions(path: Path, line: int, first: list[str], columns: Columns) -> lis
         if first.count(str(column)) > 1:
             raise UserError(f"{path}:{line}: the header has two columns {column!r}; rename one")
         if column not in first:
+            if _NO_UTF8.search("".join(first)):
+                raise UserError(f"{path}:{line}: the header is not UTF-8 text: save the file as UTF-8")
             header = ", ".join(repr(name[:40]) for name in first[:8])
             raise UserError(
                 f"{path}:{line}: no column {column!r}; the first line has {header}. Name the right one, or, if that is "
@@ -167,6 +178,8 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Record]:
         for name in named:
             if name not in known:
                 raise UserError(f"{path}: no column {name!r}: {did_you_mean(name, known)}")
+            if known.count(name) > 1:
+                raise UserError(f"{path}: has two columns {name!r}; rename one")
         number = 0
         for batch in file.iter_batches(columns=named):
             for row in zip(*(_values(batch.column(name)) for name in named), strict=True):

@@ -6,12 +6,14 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bothways.assets.files import made, write_whole
 from bothways.errors import ConflictError, UserError
 
 
@@ -21,7 +23,7 @@ def lease(directory: Path) -> Iterator[None]:
 
     Raises `ConflictError` naming the holder when another process has it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    made(directory, "run.storage")
     with (directory / "lease").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,14 +36,18 @@ def lease(directory: Path) -> Iterator[None]:
         yield
 
 
+def begun(storage: Path, name: str) -> list[int]:
+    """The numbers of the sweeps of a name, in their order."""
+    found = (re.fullmatch(rf"{re.escape(name)}-([0-9]{{3,}})", path.name) for path in storage.glob(f"{name}-*"))
+    return sorted(int(number[1]) for number in found if number)
+
+
 def sweep_directory(storage: Path, name: str, *, resume: bool) -> Path:
-    """`<storage>/<name>-NNN`: the last one to resume, else the next free number."""
-    taken = sorted(storage.glob(f"{name}-[0-9][0-9][0-9]"))
-    if resume:
-        if not taken:
-            raise UserError(f"there is no sweep of {name} in {storage} to resume: run it without --resume")
-        return taken[-1]
-    return storage / f"{name}-{int(taken[-1].name[-3:]) + 1 if taken else 1:03d}"
+    """`<storage>/<name>-NNN`: the last one to resume, else the next free number. Raises `UserError`."""
+    numbers = begun(made(storage, "run.storage"), name)
+    if resume and not numbers:
+        raise UserError(f"there is no sweep of {name} in {storage} to resume: run it without --resume")
+    return storage / f"{name}-{(numbers or [0])[-1] + (not resume):03d}"
 
 
 def identity(directory: Path, kept: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -51,10 +57,10 @@ def identity(directory: Path, kept: Mapping[str, Any], inputs: Mapping[str, str]
     """
     file = directory / "sweep.json"
     if not file.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"id": uuid.uuid4().hex, **kept}, indent=1), encoding="utf-8")
+        made(directory, "run.storage")
         for name, text in inputs.items():
-            (directory / name).write_text(text, encoding="utf-8")
+            write_whole(directory / name, text)
+        write_whole(file, json.dumps({"id": uuid.uuid4().hex, **kept}, indent=1))  # last: it says that all is there
     then = json.loads(file.read_text(encoding="utf-8"))
     if changed := [key for key, value in kept.items() if then[key] != value]:
         raise UserError(f"{directory.name} was begun with another {' and '.join(changed)}: run without --resume")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bothways.assets.files import write_whole
 from bothways.edges.hub import Event, Job, Outcome
 from bothways.edges.lease import lease
 from bothways.edges.loop_stages import Workshop
@@ -71,7 +72,7 @@ def _identity(directory: Path) -> str:
     """The loop's own random identity, kept in its directory."""
     file = directory / "loop.json"
     if not file.exists():
-        file.write_text(json.dumps({"id": uuid.uuid4().hex}), encoding="utf-8")
+        write_whole(file, json.dumps({"id": uuid.uuid4().hex}))
     return str(json.loads(file.read_text("utf-8"))["id"])
 
 

@@ -10,8 +10,8 @@ import torch
 
 from bothways import data
 from bothways.assets.files import sha256
-from bothways.config import Data
 from bothways.data.duplicates import alike
+from bothways.data.reading import Columns
 from bothways.edges.loop_work import Done, OnReport, Waits, Work
 from bothways.errors import UserError
 from bothways.loop import label_files, references, results, stages
@@ -34,7 +34,8 @@ def suggesting(
     texts, paired = stage.texts, stage.texts.pair is not None
     rows = label_files.unlabelled(texts.source, texts.text, texts.pair)
     answers = None if stage.oracle is None else _answers(stage.oracle)
-    earlier = [] if before is None else list(label_files.labelled(Data(source=str(before), pair=_pair(paired))))
+    own = Columns("text", _pair(paired), "label")
+    earlier = [] if before is None else list(label_files.labelled(str(before), own))
 
     def do(directory: Path, on_report: OnReport) -> Done | Waits:
         from bothways.predict import Predictor
@@ -88,10 +89,8 @@ def suggesting(
 def _answers(oracle: stages.Oracle) -> dict[bytes, str]:
     """Text → label; texts that have two of them are not known."""
     known: dict[bytes, str] = {}
-    about = Data(
-        source=oracle.source, text=oracle.text, pair=oracle.pair, label=oracle.label, label_names=oracle.label_names
-    )
-    for text, pair, label in label_files.labelled(about):
+    columns = Columns(oracle.text, oracle.pair, oracle.label)
+    for text, pair, label in label_files.labelled(oracle.source, columns, oracle.label_names):
         key = alike(text, pair)
         known[key] = label if known.get(key, label) == label else ""
     return known

@@ -89,6 +89,8 @@ class Workshop:
         key = f"{experiment.task.spec()} {experiment.data.model_dump_json()}"
         if key not in self._datasets:
             self._datasets[key] = data.load(experiment.data, task=experiment.task)
+            for note in self._datasets[key].notes:
+                self.say(note)
         return self._datasets[key]
 
     def _pipeline(self, stage: stages.OnPipeline, experiment: Experiment, **run: Any) -> Pipeline:
@@ -165,16 +167,16 @@ class Workshop:
         def do(directory: Path, on_report: OnReport) -> Done:
             from bothways.edges import sweep
             from bothways.edges.hub import Event
+            from bothways.edges.lease import begun
 
             pipeline = self._pipeline(stage, experiment, storage=str(directory), tracking_uri=self.tracking_uri)
-            begun = any(directory.glob(f"{pipeline.name}-[0-9][0-9][0-9]"))
-            plan = sweep.plan(pipeline, space, resume=begun)
+            plan = sweep.plan(pipeline, space, resume=bool(begun(directory, pipeline.name)))
 
             def view(event: Event) -> None:
                 if event.outcome is not None:
                     self.say(f"trial {event.trial_id} {event.outcome.status}")
 
-            found = sweep.tune(plan, view)
+            found = sweep.tune(plan, view)  # what there is to say of the data has been said
             home = Path(found.directory).relative_to(directory)
             metrics = {f"test/{arm.name}": arm.test.mean for arm in found.arms}
             metrics["test/gain"] = found.gain.mean if found.gain else 0.0

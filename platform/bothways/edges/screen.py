@@ -15,6 +15,7 @@ import optuna
 import ray
 
 from bothways import policy, spaces
+from bothways.assets.files import write_whole
 from bothways.config import Experiment, InputSide, Run, Search
 from bothways.data import Dataset
 from bothways.edges.ray_cluster import gpus_per_worker
@@ -62,7 +63,7 @@ def screen(
         table=screening.table(points, scores, first),
     )
     (directory / "screen.tsv").write_text(found.table, encoding="utf-8")
-    file.write_text(json.dumps(vars(found)), encoding="utf-8")
+    write_whole(file, json.dumps(vars(found)))
     return found
 
 
@@ -90,7 +91,7 @@ def controls(space: spaces.Space, base: Experiment, *, dataset: Dataset, directo
     found: list[str] = ray.get(
         [task.remote(half.spec(), held, directory / "screen", run) for half in _halves(space, base)]
     )
-    file.write_text(json.dumps(found), encoding="utf-8")
+    write_whole(file, json.dumps(found))
     return found
 
 

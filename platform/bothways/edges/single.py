@@ -24,12 +24,19 @@ from bothways.results import Report, TrialResult
 OnReport = Callable[[Report], None]
 
 
-def train(pipeline: Pipeline, directory: Path, *, on_ray: bool, on_report: OnReport) -> TrialResult:
-    """Train the pipeline's experiment to its last step, score the test rows, save and record its model."""
+def train(
+    pipeline: Pipeline, directory: Path, *, on_ray: bool, on_report: OnReport, tell: Callable[[str], None]
+) -> TrialResult:
+    """Train the pipeline's experiment to its last step, score the test rows, save and record its model.
+
+    `tell`: hears what there is to say of the data, before anything is trained, and what MLflow has not taken.
+    """
     name = directory.name
     with contextlib.ExitStack() as stack:
         stack.enter_context(lease(directory))
         dataset = data.load(pipeline.experiment.data, directory, pipeline.experiment.task)
+        for note in dataset.notes:
+            tell(note)
         tracker = stack.enter_context(MlflowTracker(pipeline, directory, dataset, uuid.uuid4().hex))
         tracker.begin(name, name, pipeline.experiment.spec(), {})
 
@@ -40,6 +47,8 @@ def train(pipeline: Pipeline, directory: Path, *, on_ray: bool, on_report: OnRep
         how = through_ray if on_ray else _here
         result = how(pipeline, directory, dataset, record)
         tracker.end(name, result.status, result.test, result.model_dir, result.error)
+    for problem in tracker.problems:
+        tell(f"MLflow: {problem}")
     return result
 
 

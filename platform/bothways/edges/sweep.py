@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,15 @@ def plan(pipeline: Pipeline, space_file: Path | None, *, resume: bool) -> Plan:
     )
 
 
-def tune(plan: Plan, view: Sink) -> SweepResult:
-    """Run the sweep. `view` sees every event. Interrupted by KeyboardInterrupt, it ends cleanly and can be resumed."""
+def tune(plan: Plan, view: Sink, tell: Callable[[str], None] = lambda note: None) -> SweepResult:
+    """Run the sweep. `view` sees every event, `tell` hears what there is to say of the data. Interrupted by
+    KeyboardInterrupt, it ends cleanly and can be resumed."""
     run, directory = plan.pipeline.run, plan.directory
     with lease(directory), contextlib.ExitStack() as stack:
         record = Record.replay(journal := directory / "events.jsonl")
         dataset = data.load(plan.pipeline.experiment.data, directory, plan.pipeline.experiment.task)
+        for note in dataset.notes:
+            tell(note)
         identity = _same_sweep(plan, dataset)
         tracker = stack.enter_context(MlflowTracker(plan.pipeline, directory, dataset, identity))
         tracker.replay(read(journal))

@@ -41,7 +41,6 @@ class Classifier(Learner):
         return {name: rate for name, rate, since in self._rates if since <= step}
 
     def start(self, parameters: Parameters, support: Batch) -> Parameters:
-        """Raises `UserError` for a model whose last layer reads more than a vector a text."""
         weight, bias = self._new_head(parameters, support)
         return {**parameters, **{name: weight if parameters[name].dim() == 2 else bias for name in self.head}}
 
@@ -51,12 +50,7 @@ class Classifier(Learner):
             return torch.zeros_like(weight), weight.new_zeros(len(weight))
         with input_of(self._last) as read:
             self.logits(parameters, support)
-        features = read[0].to(weight.dtype)
-        if features.dim() != 2:
-            raise UserError(
-                f"head prototypes: {type(self.module).__name__} does not read a text as one vector: use zero"
-            )
-        return prototypes(features, support.labels, len(weight))
+        return prototypes(read[0].to(weight.dtype), support.labels, len(weight))
 
     def logits(self, parameters: Parameters, batch: Batch) -> Tensor:
         """(N, ways)."""

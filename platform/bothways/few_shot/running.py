@@ -59,16 +59,9 @@ class FewShotRun:
         self._labels = tuple(f"class {number}" for number in range(self._shape.ways))
         source, vocabulary = experiment.model.source, preparing.vocabulary(experiment, dataset)
         self._bundle = workspace.model(source, self._labels, vocabulary, experiment.task)
-        encode = batching.Encode(
-            tokenizer_path=self._bundle.path,
-            max_length=experiment.model.max_length,
-            paired=dataset.train["pair"].null_count < dataset.train.num_rows,
-            vocabulary=self._bundle.vocabulary,
-            side=batching.evaluation_side(experiment.input),
-            language=experiment.data.language,
-            seed=experiment.seed,
-            task=experiment.task,
-        )
+        paired = dataset.train["pair"].null_count < dataset.train.num_rows
+        side = batching.evaluation_side(experiment.input)
+        encode = batching.Encode.of(experiment, self._bundle, paired=paired, side=side)
         views = batching.evaluation_views(self.pools.table)
         self._encoded = pa.concat_tables(execute(views, encode)).combine_chunks()
         self._texts = self._seen(dataset)

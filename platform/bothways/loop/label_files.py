@@ -7,16 +7,15 @@ filled in is read like any other data, by `data.source`.
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import io
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bothways import data
-from bothways.assets.files import flush
+from bothways.assets.files import write_whole
 from bothways.config import Data
-from bothways.config.domains import source_name
-from bothways.data.checking import check, usable_texts
-from bothways.data.instructions import instructions
+from bothways.data.checking import check, unfit, usable_texts
 from bothways.data.reading import Broken, Columns, records
 from bothways.data.sources import parts
 from bothways.errors import UserError, did_you_mean, one_line
@@ -54,12 +53,10 @@ def _filled(cell: object) -> bool:
     return cell is not None and str(cell).strip() != ""
 
 
-def labelled(about: Data) -> Iterator[Labelled]:
-    """The rows of a source that have labels, under the names that `about` gives these."""
-    columns, seed = Columns(about.text, about.pair, about.label), about.split_seed
-    source = parts(about.source, columns) if isinstance(about.source, str) else instructions(about.source, seed)
-    for part in source.values():
-        rows = check(source_name(about.source), part, names=about.label_names)
+def labelled(source: str, columns: Columns, names: Mapping[str, str] | None = None) -> Iterator[Labelled]:
+    """The rows of a source that have labels, under the `names` that these are given."""
+    for part in parts(source, columns).values():
+        rows = check(source, part, names=names)
         yield from zip(rows.texts, rows.pairs, rows.labels, strict=True)
 
 
@@ -93,12 +90,10 @@ def write_labelled(file: Path, rows: Iterable[Labelled], *, paired: bool) -> Non
 
 
 def _write(file: Path, rows: Iterable[Sequence[str]], encoding: str) -> None:
-    partial = file.with_name(f".{file.name}.partial")
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
     try:
-        with partial.open("w", encoding=encoding, newline="") as opened:
-            csv.writer(opened).writerows(rows)
-        flush(partial)
-        partial.replace(file)
+        write_whole(file, text.getvalue(), encoding)
     except OSError as error:
         raise UserError(f"{file}: cannot be written: {one_line(error)}") from error
 
@@ -110,8 +105,9 @@ def answers(file: Path, labels: Collection[str], *, paired: bool) -> list[Labell
     """
     rows: list[Labelled] = []
     for line, values in records(file, Columns("text", "pair" if paired else None, "label")):
-        if isinstance(values, Broken):
-            raise UserError(f"{file}:{line}: {values.reason}: save it as a csv with commas, in UTF-8")
+        reasons = [values.reason] if isinstance(values, Broken) else [*filter(None, map(unfit, values))]
+        if isinstance(values, Broken) or reasons:
+            raise UserError(f"{file}:{line}: {reasons[0]}: save it as a csv with commas, in UTF-8")
         label = str(values[-1]).strip()
         if not label:
             continue

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bothways.assets.files import flush
+from bothways.assets.files import write_whole
 from bothways.report import NO_SHARES
 from bothways.results import Report
 
@@ -39,11 +39,7 @@ class Result:
 
 def write(directory: Path, result: Result) -> None:
     """Leave `result` in a stage's directory, complete or not at all."""
-    partial = directory / f".{_FILE}.partial"
-    partial.write_text(json.dumps({"format": FORMAT, **asdict(result)}, indent=1), encoding="utf-8")
-    flush(partial)
-    partial.replace(directory / _FILE)
-    flush(directory)
+    write_whole(directory / _FILE, json.dumps({"format": FORMAT, **asdict(result)}, indent=1))
 
 
 def read(directory: Path) -> Result | None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -58,6 +58,14 @@ class Block:
     table: pa.Table
     labels: list[Any] | None
     rejected: list[Rejected]
+
+
+def nothing(source: Source, block: Block | None) -> UserError:
+    """What to say of a source without a usable row. `block`: its first one, if there is any."""
+    if block is None:
+        return UserError(f"{source.name}: no rows at all")
+    first = block.rejected[0]
+    return UserError(f"{first.source}:{first.line}: {first.reason}; there is no usable row")
 
 
 def _block(source: Source, records: list[Record]) -> Block:
@@ -153,12 +161,13 @@ def apply(source: Source, experiment: Experiment, out: Path) -> Iterator[Done]:
     counted = statistics(source, experiment)
     rejected_file = out.with_name(f"{out.name}.rejected.jsonl")
     done = Done(rejected_file=rejected_file)
-    with ExitStack() as stack:
-        try:
-            writer, rejects = _WRITERS[out.suffix](out), _Jsonl(rejected_file)
-            stack.enter_context(writer)
-            stack.enter_context(rejects)
+    first: Block | None = None
+    try:
+        with ExitStack() as stack:
+            rejects = stack.enter_context(_Jsonl(rejected_file))
+            writer = stack.enter_context(_WRITERS[out.suffix](out))
             for block in source.blocks(BLOCK):
+                first = first or block
                 table = views(block.table, experiment)
                 repeated = None if block.labels is None else _repeated(block.labels, table.num_rows)
                 columns = ["id", "copy", "text", *(["pair"] if source.columns.pair is not None else [])]
@@ -169,12 +178,12 @@ def apply(source: Source, experiment: Experiment, out: Path) -> Iterator[Done]:
                 done.written += table.num_rows
                 done.rejected += len(block.rejected)
                 yield done
-        except OSError as error:
-            raise UserError(f"{out}: cannot be written: {error.strerror or one_line(error)}") from None
-        if not done.read:
-            raise UserError(f"{source.name}: no usable row")
-    if not done.rejected:
-        rejected_file.unlink()
+            if not done.read:
+                raise nothing(source, first)
+        if not done.rejected:
+            rejected_file.unlink()
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror or one_line(error)}") from None
 
 
 def _repeated(labels: list[Any], views: int) -> list[Any]:
@@ -182,7 +191,7 @@ def _repeated(labels: list[Any], views: int) -> list[Any]:
     return [label for label in labels for _ in range(copies)]
 
 
-class _Partial(AbstractContextManager["_Partial"]):
+class _Partial(ABC):
     """A file that appears under its name when it is whole, and not at all when something goes wrong."""
 
     def __init__(self, path: Path) -> None:
@@ -197,13 +206,17 @@ class _Partial(AbstractContextManager["_Partial"]):
     def close(self) -> None:
         """Finish the partial file."""
 
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-        if kind is None:
-            self.partial.replace(self.path)
-        else:
+        try:
+            self.close()
+            if kind is None:
+                self.partial.replace(self.path)
+        finally:
             self.partial.unlink(missing_ok=True)
 
 

@@ -206,7 +206,7 @@ def vocabulary(experiment: Experiment, dataset: Dataset) -> Vocabulary | None:
     """What is kept of the model's vocabulary; None for all of it. The same for every fold of the data."""
     if experiment.model.vocabulary == "whole":
         return None
-    read = ("train", "selection", "unlabelled", "mixed", "clean", "auxiliary")
+    read = ("train", "selection", "unlabelled", "mixed", "clean", "auxiliary", "feedback")
     columns = [dataset.rows(part)[name] for part in read for name in ("text", "pair")]
     if experiment.task.writes:
         columns += [dataset.rows(part)["label"].cast(pa.string()) for part in read]

@@ -316,7 +316,7 @@ def _build(base: Experiment, point: Point, where: Any) -> Experiment:
     spec = base.spec()
     for path in sorted(map(parts, point), key=lambda p: (p[-1] != "name", [str(x).zfill(4) for x in p])):
         try:
-            assign(spec, path, point[dotted(path)])
+            assign(spec, path, point[dotted(path)], ("experiment",))
         except UserError as error:
             raise UserError(f"{where(path)}: {error}") from None
     try:

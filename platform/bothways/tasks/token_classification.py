@@ -135,7 +135,7 @@ class TokenClassification(TokenTask):
         return torch.cat([token_sums(logits, batch.labels), torch.cat(counts).double().cpu()])
 
     def metrics(self, sums: Tensor) -> dict[str, float]:
-        """Over words: `accuracy`, `macro_f1` (of the tags but O that occur), `log_loss`."""
+        """Over words: `accuracy`, `macro_f1` (of the tags that occur, O among them), `log_loss`."""
         loss, right, words = sums[:3].tolist()
         hits, found, real = sums[3:].reshape(3, -1).tolist()
         scores = [f1(*row) for row in zip(hits, found, real, strict=True) if row[1] + row[2]]

@@ -76,12 +76,12 @@ def no_sums(task: TaskLike, classes: int) -> Tensor:
     return torch.zeros(task.width(classes), dtype=torch.float64)
 
 
-def evaluate(forward: ModelForward, task: TaskLike, batches: Sequence[Batch], collective: Collective) -> Tensor:
-    """The task's sums over all workers' batches."""
+def sums(forward: ModelForward, task: TaskLike, batches: Sequence[Batch]) -> Tensor:
+    """The task's sums over the batches of this worker."""
     total = no_sums(task, int(forward.module.config.num_labels))  # type: ignore[union-attr, arg-type]
     for batch, logits in predictions(forward, batches):
         total = total + task.sums(logits, batch)
-    return collective.sum(total)
+    return total
 
 
 @dataclass
@@ -224,9 +224,9 @@ def train(
             found = tally.total(collective)
             began = time.perf_counter()
             with optimiser.averaged():
-                sums = evaluate(forward, task, rows.selection, collective)
+                total = collective.sum(sums(forward, task, rows.selection))
             evaluated = time.perf_counter() - began
-            scored = task.metrics(sums)
+            scored = task.metrics(total)
             read = found.pop("tokens")
             tokens += read
             per_step = collective.world * (step - since)
@@ -245,7 +245,7 @@ def train(
                 if best is None or here > tuple(best["score"]):
                     stale, best = 0, {"score": list(here), "weights": optimiser.result()}
             tally, since = _Tally(), step
-            yield Progress(step=step, metrics=metrics, sums=sums, state=snapshot)
+            yield Progress(step=step, metrics=metrics, sums=total, state=snapshot)
             if not _goes_on(optim, step, stale):
                 break
 

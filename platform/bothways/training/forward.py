@@ -91,8 +91,7 @@ class ModelForward:
     def head(self, features: Tensor, *, frozen: bool = False) -> Tensor:
         last = last_linear(self.module)
         weights = {name: value.detach() if frozen else value for name, value in last.named_parameters()}
-        logits: Tensor = torch.func.functional_call(last, weights, features)
-        return logits
+        return nn.functional.linear(features, **weights)  # and not `last` itself, which may look for a row's last token
 
     def gather(self, rows: Tensor) -> Tensor:
         workers = self._collective

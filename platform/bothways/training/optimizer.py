@@ -188,7 +188,9 @@ class Optimizer:
         if self._average is None:
             return self.weights()
         values: dict[str, Any] = {name: value.cpu().clone() for name, value in self._average.values.items()}
-        return values | ({ROWS: {"ids": self._rows.ids.clone(), "values": values[ROWS]}} if self._rows else {})
+        if self._rows is not None:  # those that a step has just brought in are averaged if it is taken
+            values[ROWS] = {"ids": self._rows.ids[: len(values[ROWS])].clone(), "values": values[ROWS]}
+        return values
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -163,6 +163,8 @@ class Trial:
     def _batches(self, start: int) -> Iterator[Batch]:
         """This worker's share of every step from `start` on, on the device."""
         experiment, rank, world = self.experiment, self._collective.rank, self._collective.world
+        if experiment.optim.batch_size % world:
+            raise UserError(f"optim.batch_size {experiment.optim.batch_size} cannot be divided by {world} workers")
         beside = experiment.output.beside
         pools = [self._pool(kind) for kind in beside]
         labelled = mixing.plan(experiment, self._dataset, self._lengths, self._classes, self._workspace.remember)
@@ -232,18 +234,7 @@ class Trial:
                     self._dataset.train, language, side.segmentation, label_words=asked[0], examples=asked[1]
                 ),
             )
-        return batching.Encode(
-            tokenizer_path=self._bundle.path,
-            max_length=experiment.model.max_length,
-            paired=self._paired,
-            vocabulary=self._bundle.vocabulary,
-            side=side,
-            language=experiment.data.language,
-            seed=experiment.seed,
-            statistics=statistics,
-            task=experiment.task,
-            start=self._bundle.start_id,
-        )
+        return batching.Encode.of(experiment, self._bundle, paired=self._paired, side=side, statistics=statistics)
 
     def _lengths(self, split: str) -> planning.I64:
         """Tokens of every original of a split, as it stands in the data: the same for every input side."""

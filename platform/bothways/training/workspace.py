@@ -15,6 +15,9 @@ from bothways.task_contract import TaskLike
 
 T = TypeVar("T")
 
+KEPT = 32
+"""Results that a process remembers: those that were used last."""
+
 
 class Workspace:
     """What the trials of one process share: the model with its base weights, encoded rows, statistics.
@@ -38,11 +41,11 @@ class Workspace:
         """True where bf16 is computed in software (measured: 13 times slower than fp32 on a CPU with AVX2 only)."""
         return self.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
-    def remember(self, key: Hashable, make: Callable[[], T], capacity: int = 32) -> T:
-        """`make()`, or what it gave for the same `key` before. Holds the `capacity` results used last."""
+    def remember(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, or what it gave for the same `key` before. Holds `KEPT` results."""
         if key not in self._kept:
             self._kept[key] = make()
-            if len(self._kept) > capacity:
+            if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         kept: T = self._kept[key]
