@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Set before anything heavy is imported: libraries read these once, at import.
 os.environ.update(
@@ -22,6 +23,11 @@ os.environ.update(
 
 # A test runner in the background ignores Ctrl-C, and whatever it starts would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A check of a change says the same of it every time; `pytest --hypothesis-profile explore` draws new examples.
+settings.register_profile("explore", derandomize=False)
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -150,6 +150,11 @@ class TextBatch:
             for i, j in pairwise(self.offsets)
         ]
 
+    def lines(self) -> str:
+        """The text the spans point into, each row ended by a line break: a pattern that stops at one stays in its row.
+        Positions are those of `codes`."""
+        return decoded(self.codes).replace(_SEPARATOR, "\n")
+
     def texts(self) -> list[str]:
         """The rows' texts. A row no edit touched is the string it came from."""
         rows = np.flatnonzero(self.changed)

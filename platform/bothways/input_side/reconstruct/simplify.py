@@ -113,7 +113,7 @@ class Simplify(Transform):
 
     def _without_asides(self, batch: TextBatch, context: InputContext, active: Bools) -> TextBatch:
         """Drops parentheticals and boilerplate, in rows of which words are left."""
-        found = _asides(decoded(batch.codes), self.parts)
+        found = _asides(batch.lines(), self.parts)
         if not found:
             return batch
         first, stop, bracket = np.array(found, dtype=np.int64).T
