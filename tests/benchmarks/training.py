@@ -1,12 +1,13 @@
 """Training: real tokens per second beside HF Trainer's defaults, from the same start, for as many optimiser steps.
 
-    python tests/benchmarks/training.py [--seeds 5] [--steps 120] [--rows 1200]
+    python tests/benchmarks/training.py [--seeds 5] [--steps 120] [--batch 8] [--precision fp32] [--rows 1200]
 
-MiniLM on SST-2 sentences (on the asset rotten_tomatoes where they are not beside the project): batch 8, AdamW, linear
-decay from 5e-5, clipping at 1, fp32, all cores. That is what `TrainingArguments()` says, and both sides are given it.
-Each side lives in a process of its own; for each seed they train in turns, from the same head, and the same function
-scores both on the same held-out rows. Real tokens leave padding out. Ours reads text as it goes; the Trainer gets its
-tokens ready-made. `limit`: the tokens that the fastest matrix product measured in the same run could carry.
+MiniLM on SST-2 sentences (on the asset rotten_tomatoes where they are not beside the project): AdamW, linear decay from
+5e-5, clipping at 1, all cores, as `TrainingArguments()` says; its batch is 8 and its arithmetic fp32, and it keeps the
+latter whatever `--precision` ours is given. Each side lives in a process of its own that has trained before, as a lane
+of a search has; for each seed they train in turns, from the same head, and the same function scores both on the same
+held-out rows. Real tokens leave padding out. Ours reads text as it goes; the Trainer gets its tokens ready-made.
+`limit`: the tokens that the fastest matrix product of that precision, measured in the same run, could carry.
 Needs the extra `bothways[bench]` (the Trainer asks for accelerate).
 """
 
@@ -18,6 +19,8 @@ import os
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,15 +33,34 @@ FLOP_PER_TOKEN = 64.8e6
 """Of MiniLM-L6, forward and backward, short sentences: 6 x the parameters of its layers."""
 
 
-def prepare(rows: int, steps: int, seed: int) -> Any:
+@dataclass(frozen=True)
+class Asked:
+    """What both sides are to do. `precision`: of ours."""
+
+    rows: int
+    steps: int
+    batch: int
+    precision: str
+
+
+@cache
+def workspace() -> Any:
+    """What one process keeps between its trials."""
+    from bothways.config import Run
+    from bothways.edges import local
+    from bothways.training.workspace import Workspace
+
+    return Workspace(local.device(Run()))
+
+
+def prepare(asked: Asked, seed: int) -> Any:
     """A trial, ready to train: the model is at its base weights with the seed's head."""
     import torch
 
     from bothways import data
-    from bothways.config import Experiment, Run
+    from bothways.config import Experiment
     from bothways.edges import local
     from bothways.training import trial
-    from bothways.training.workspace import Workspace
 
     torch.set_num_threads(os.cpu_count() or 1)
     source: dict[str, Any] = {"source": "asset:rotten_tomatoes"}
@@ -46,36 +68,36 @@ def prepare(rows: int, steps: int, seed: int) -> Any:
         source = {"source": str(SST2), "label": 0, "text": 1}
     experiment = Experiment(
         seed=seed,
-        data={**source, "splits": {"train": rows, "selection": 2, "test": HELD_OUT}},
+        data={**source, "splits": {"train": asked.rows, "selection": 2, "test": HELD_OUT}},
         model={"max_length": 128},
         optim={
-            **{"steps": steps, "batch_size": 8, "lr": 5e-5, "weight_decay": 0.0, "warmup": 0.0},
-            **{"schedule": "linear", "clip_norm": 1.0, "evaluate_every": steps},
+            **{"steps": asked.steps, "batch_size": asked.batch, "precision": asked.precision, "lr": 5e-5},
+            **{"weight_decay": 0.0, "warmup": 0.0, "schedule": "linear", "clip_norm": 1.0},
+            "evaluate_every": asked.steps,
         },
     )
     dataset = data.load(experiment.data)
-    workspace = Workspace(local.device(Run()))
     made = trial.Trial(
         experiment,
         dataset,
         collective=local.OneWorker(),
         execute=local.execute,
-        workspace=workspace,
+        workspace=workspace(),
         directory=Path(tempfile.mkdtemp()),
     )
-    return made, workspace.model(experiment.model.source, dataset.labels), dataset
+    return made, workspace().model(experiment.model.source, dataset.labels), dataset
 
 
-def ours(rows: int, steps: int, seed: int) -> dict[str, float]:
+def ours(asked: Asked, seed: int) -> dict[str, float]:
     """Seconds, real tokens and held-out loss of our loop."""
-    made, _, _ = prepare(rows, steps, seed)
+    made, _, _ = prepare(asked, seed)
     began = time.perf_counter()
     report = list(made.reports())[-1]
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "tokens": report.metrics["cost/tokens"], **made.score_test().metrics}
 
 
-def theirs(rows: int, steps: int, seed: int) -> dict[str, float]:
+def theirs(asked: Asked, seed: int) -> dict[str, float]:
     """The same of `transformers.Trainer` with its defaults."""
     import torch
     from datasets import Dataset
@@ -83,7 +105,7 @@ def theirs(rows: int, steps: int, seed: int) -> dict[str, float]:
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    made, bundle, dataset = prepare(rows, steps, seed)
+    made, bundle, dataset = prepare(asked, seed)
     torch.use_deterministic_algorithms(False)
     fast = AutoTokenizer.from_pretrained(bundle.path)
     table = dataset.train
@@ -100,7 +122,13 @@ def theirs(rows: int, steps: int, seed: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            output_dir=folder, max_steps=steps, seed=seed, save_strategy="no", report_to="none", disable_tqdm=True
+            **{
+                "output_dir": folder,
+                "max_steps": asked.steps,
+                "per_device_train_batch_size": asked.batch,
+                "seed": seed,
+            },
+            **{"save_strategy": "no", "report_to": "none", "disable_tqdm": True},
         )
         trainer = Trainer(model=bundle.module, args=arguments, train_dataset=train, data_collator=counting)
         began = time.perf_counter()
@@ -109,14 +137,15 @@ def theirs(rows: int, steps: int, seed: int) -> dict[str, float]:
     return {"seconds": seconds, "tokens": tokens, **made.score_test().metrics}
 
 
-def matmul_limit() -> float:
+def matmul_limit(precision: str) -> float:
     """GFLOP/s of the best matrix product of a batch's shapes, all cores."""
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
     best = 0.0
     for rows in (256, 1024, 2048):
-        x, w = torch.randn(rows, 1536), torch.randn(1536, 1536)
+        kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        x, w = torch.randn(rows, 1536, dtype=kind), torch.randn(1536, 1536, dtype=kind)
         for _ in range(10):
             began = time.perf_counter()
             for _ in range(5):
@@ -129,6 +158,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--steps", type=int, default=120)
+    options.add_argument("--batch", type=int, default=8)
+    options.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     options.add_argument("--rows", type=int, default=1200)
     chosen = options.parse_args()
     if importlib.util.find_spec("accelerate") is None:
@@ -139,15 +170,16 @@ def main() -> None:
 
     from bothways.analysis import estimate
 
+    asked = Asked(chosen.rows, chosen.steps, chosen.batch, chosen.precision)
     spawn = get_context("spawn")
     results: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
     with ProcessPoolExecutor(1, spawn) as mine, ProcessPoolExecutor(1, spawn) as other:
         for pool, side in ((mine, ours), (other, theirs)):
-            pool.submit(side, chosen.rows, 5, 0).result()  # imports, first touches
+            pool.submit(side, replace(asked, steps=5), 0).result()  # imports, first touches
         for seed in range(chosen.seeds):
-            results["ours"].append(mine.submit(ours, chosen.rows, chosen.steps, seed).result())
-            results["theirs"].append(other.submit(theirs, chosen.rows, chosen.steps, seed).result())
-        limit = mine.submit(matmul_limit).result()
+            results["ours"].append(mine.submit(ours, asked, seed).result())
+            results["theirs"].append(other.submit(theirs, asked, seed).result())
+        limit = mine.submit(matmul_limit, chosen.precision).result()
     speed = {side: [r["tokens"] / r["seconds"] for r in found] for side, found in results.items()}
     losses = {side: np.array([r["log_loss"] for r in found]) for side, found in results.items()}
     gap = estimate((losses["ours"] - losses["theirs"])[:, None])
@@ -166,6 +198,8 @@ def main() -> None:
         matmul_gflops=limit,
         seeds=chosen.seeds,
         steps=chosen.steps,
+        batch=chosen.batch,
+        precision=chosen.precision,
     )
 
 

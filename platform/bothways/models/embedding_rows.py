@@ -17,6 +17,20 @@ from torch.nn import functional
 from bothways.contracts import Collective
 
 
+def grown(matrix: Tensor, rows: int) -> Tensor:
+    """`matrix` with as many `rows`, the new ones zero: to append to it again and again costs what is new.
+
+    Every other time or so it moves to memory with room for half as many rows again, and takes them from there until
+    they are used up. It has to be a matrix that came from here, or one that owns its memory.
+    """
+    old, width = matrix.shape
+    if rows * width * matrix.element_size() > matrix.untyped_storage().nbytes():
+        roomy = matrix.new_zeros(rows + rows // 2, width)
+        roomy[:old] = matrix
+        matrix = roomy
+    return matrix.as_strided((rows, width), (width, 1))
+
+
 class EmbeddingRows:
     """The A of an embedding's V rows that have occurred, in the order of their first step.
 
@@ -33,6 +47,7 @@ class EmbeddingRows:
         self.ids = torch.zeros(0, dtype=torch.int64)
         self.values = nn.Parameter(torch.zeros(0, width))
         self.start = torch.zeros(0, width)
+        self._gradient = torch.zeros(0, width)
 
     @classmethod
     def of(cls, module: nn.Module) -> EmbeddingRows | None:
@@ -77,7 +92,7 @@ class EmbeddingRows:
             occurs[ids] = 1
         occurring = collective.sum(occurs).nonzero()[:, 0]
         self._admit(occurring)
-        gradient = torch.zeros_like(self.values)
+        self._gradient = gradient = grown(self._gradient, len(self.ids)).zero_()
         for ids, found in read:
             gradient.index_add_(0, self._slot[ids], found)
         if collective.world > 1:
@@ -102,11 +117,12 @@ class EmbeddingRows:
         new = ids[self._slot[ids] < 0]
         if not len(new):
             return
-        self._slot[new] = torch.arange(len(self.ids), len(self.ids) + len(new))
-        start = self._weight[new]
+        known, rows = len(self.ids), len(self.ids) + len(new)
+        self._slot[new] = torch.arange(known, rows)
         self.ids = torch.cat([self.ids, new])
-        self.start = torch.cat([self.start, start])
-        self.values.data = torch.cat([self.values.data, start])
+        self.start = grown(self.start, rows)
+        self.values.data = grown(self.values.data, rows)
+        self.start[known:] = self.values.data[known:] = self._weight[new]
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of what `restore` takes."""

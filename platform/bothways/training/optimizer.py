@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bothways.config import Optim
 from bothways.contracts import Collective, Move
-from bothways.models.embedding_rows import EmbeddingRows
+from bothways.models.embedding_rows import EmbeddingRows, grown
 from bothways.output_side.trainable import head_parameters
 from bothways.training.averaging import Average
 
@@ -163,7 +163,7 @@ class Optimizer:
         state = self._torch.state.get(rows.values, {})
         for name, moment in state.items():
             if moment is not None and moment.dim() == 2:
-                state[name] = torch.cat([moment, torch.zeros_like(rows.start[len(moment) :])])
+                state[name] = grown(moment, len(rows.start))
 
     def _tensors(self) -> dict[str, Tensor]:
         """All that moves, as it is."""
