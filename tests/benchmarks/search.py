@@ -1,6 +1,7 @@
 """Sweeps of short trials: how soon a trial starts, what a sweep costs beside its training, and the peer's recipe.
 
-    python tests/benchmarks/search.py [start sweep overhead search] [--trials 8] [--peer FILE] [--data DIR]
+    python tests/benchmarks/search.py [start sweep overhead search] [--trials 32] [--precision bf16]
+        [--peer FILE] [--data DIR]
 
 `start`: seconds from the word that ended a lane's last trial to the first optimiser step of its next one, over 32 warm
 trials of 2 lanes. `sweep`: wall time of 16 trials of about 5 s on 2 lanes, over what their optimiser steps and
@@ -8,8 +9,9 @@ evaluations took by themselves, divided by 2; from the first trial's begin, and 
 processor time of MLflow's thread, its import and the models included, over the same.
 `overhead`: processor time of a trial through `edges/local` over that of a bare loop with the same model, optimiser and
 batches. `search`: the whole of a small search beside the recipe of Ray's documentation, which starts a TorchTrainer
-for every trial: same rows, steps and concurrency; both begin to count when Ray is up. Once with as many trials each,
-once with trials of two steps, more of ours than of the peer's.
+for every trial: same rows, steps and concurrency; both begin to count when Ray is up. Once with trials of 21 steps,
+once with trials of two; more of ours than of the peer's, whose trials all cost the same. Ours train in bf16 where the
+processor multiplies it, the recipe in fp32, as it is written; `--precision fp32` gives both the latter.
 """
 
 from __future__ import annotations
@@ -56,7 +58,14 @@ class Size:
 
 
 def experiment(
-    data: Path, steps: int, *, reports: int = 2, rows: int = 200, selection: int = 50, batch: int = 16
+    data: Path,
+    steps: int,
+    *,
+    reports: int = 2,
+    rows: int = 200,
+    selection: int = 50,
+    batch: int = 16,
+    precision: str = "fp32",
 ) -> Any:
     """SST-2 sentences where they are beside the project, else film reviews; every training row a changed copy."""
     from bothways.config import Experiment
@@ -67,7 +76,7 @@ def experiment(
     return Experiment(
         data={**source, "splits": {"train": rows, "selection": selection, "test": 1}},
         input={"augment": {"n_aug": 1, "keep_original": False, "policy": [["random_deletion"]]}},
-        optim={"steps": steps, "batch_size": batch, "evaluate_every": -(-steps // reports)},
+        optim={"steps": steps, "batch_size": batch, "evaluate_every": -(-steps // reports), "precision": precision},
     )
 
 
@@ -260,8 +269,10 @@ def overhead_row(data: Path, chosen: argparse.Namespace) -> None:
 def search_row(data: Path, chosen: argparse.Namespace) -> None:
     if not chosen.peer.exists() or not (data / "sst2").exists():
         return row(what="search", skipped=f"{chosen.peer} or {data} is not there")
-    for size in (Size("search", 200, 3, chosen.trials, chosen.trials), Size("search of short trials", 64, 1, 32, 4)):
-        base = experiment(data, size.steps, reports=size.epochs, rows=size.rows, selection=size.rows, batch=BATCH)
+    many, few = chosen.trials, 4
+    for size in (Size("search", 200, 3, many, few), Size("search of short trials", 64, 1, 2 * many, few)):
+        how = {"rows": size.rows, "selection": size.rows, "batch": BATCH, "precision": chosen.precision or fastest()}
+        base = experiment(data, size.steps, reports=size.epochs, **how)
         with ray_cluster():
             seconds, events, _ = search(base, size.ours)
         best = max(e.report.metrics["selection/accuracy"] for e in events if e.report)
@@ -273,7 +284,15 @@ def search_row(data: Path, chosen: argparse.Namespace) -> None:
             seconds={"ours": seconds, "peer": peer["wall_s"]},
             trials={"ours": size.ours, "peer": size.theirs},
             best={"ours": best, "peer": peer["best"]},
+            precision=base.optim.precision,
         )
+
+
+def fastest() -> str:
+    """The precision in which this machine trains fastest."""
+    from bothways.training.workspace import Workspace
+
+    return "fp32" if Workspace().bf16_is_emulated else "bf16"
 
 
 def recipe(size: Size, data: Path, peer: Path) -> dict[str, Any]:
@@ -296,7 +315,8 @@ ROWS = {"start": start_row, "sweep": sweep_row, "overhead": overhead_row, "searc
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; all of them when none is named")
-    options.add_argument("--trials", type=int, default=8)
+    options.add_argument("--trials", type=int, default=32, help="of ours, beside four of the peer's")
+    options.add_argument("--precision", choices=("fp32", "bf16"), help="of ours beside the peer's")
     options.add_argument("--steps", type=int, default=10, help="of a trial; 10 take about 5 s")
     options.add_argument("--peer", type=Path, default=SHARED / "peers" / "plain_ray_recipe.py")
     options.add_argument("--data", type=Path, default=SHARED / "data")
