@@ -1,6 +1,6 @@
 """Sweeps of short trials: how soon a trial starts, what a sweep costs beside its training, and the peer's recipe.
 
-    python tests/benchmarks/search.py [start sweep overhead search] [--trials 32] [--precision bf16]
+    python tests/benchmarks/search.py [start sweep overhead search] [--trials 32] [--precision auto]
         [--peer FILE] [--data DIR]
 
 `start`: seconds from the word that ended a lane's last trial to the first optimiser step of its next one, over 32 warm
@@ -271,7 +271,7 @@ def search_row(data: Path, chosen: argparse.Namespace) -> None:
         return row(what="search", skipped=f"{chosen.peer} or {data} is not there")
     many, few = chosen.trials, 4
     for size in (Size("search", 200, 3, many, few), Size("search of short trials", 64, 1, 2 * many, few)):
-        how = {"rows": size.rows, "selection": size.rows, "batch": BATCH, "precision": chosen.precision or fastest()}
+        how = {"rows": size.rows, "selection": size.rows, "batch": BATCH, "precision": chosen.precision}
         base = experiment(data, size.steps, reports=size.epochs, **how)
         with ray_cluster():
             seconds, events, _ = search(base, size.ours)
@@ -284,15 +284,8 @@ def search_row(data: Path, chosen: argparse.Namespace) -> None:
             seconds={"ours": seconds, "peer": peer["wall_s"]},
             trials={"ours": size.ours, "peer": size.theirs},
             best={"ours": best, "peer": peer["best"]},
-            precision=base.optim.precision,
+            precision=chosen.precision,
         )
-
-
-def fastest() -> str:
-    """The precision in which this machine trains fastest."""
-    from bothways.training.workspace import Workspace
-
-    return "fp32" if Workspace().bf16_is_emulated else "bf16"
 
 
 def recipe(size: Size, data: Path, peer: Path) -> dict[str, Any]:
@@ -316,7 +309,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; all of them when none is named")
     options.add_argument("--trials", type=int, default=32, help="of ours, beside four of the peer's")
-    options.add_argument("--precision", choices=("fp32", "bf16"), help="of ours beside the peer's")
+    options.add_argument("--precision", default="auto", help="of ours beside the peer's; fp32, bf16 or auto")
     options.add_argument("--steps", type=int, default=10, help="of a trial; 10 take about 5 s")
     options.add_argument("--peer", type=Path, default=SHARED / "peers" / "plain_ray_recipe.py")
     options.add_argument("--data", type=Path, default=SHARED / "data")

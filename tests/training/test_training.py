@@ -15,7 +15,7 @@ from bothways import training
 from bothways.config import Optim
 from bothways.errors import UserError
 from bothways.results import Report
-from bothways.training import Diverged
+from bothways.training import Diverged, arithmetic
 from bothways.training.optimizer import learning_rate
 from bothways.training.workspace import Workspace
 from tests import tiny
@@ -154,6 +154,20 @@ def test_bf16_is_nearly_the_same_loss_and_the_weights_stay_fp32(tmp_path: Path, 
     assert short == pytest.approx(exact, rel=0.02)
     assert short != exact
     assert {value.dtype for value in weights(workspace).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_auto_is_bf16_where_the_hardware_multiplies_it(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    monkeypatch.setattr(arithmetic, "multiplies_bf16", lambda device: here)
+    found = {
+        precision: reports(tmp_path / precision, workspace, optim={"steps": 3, "precision": precision})[-1].metrics
+        for precision in ("fp32", "bf16", "auto")
+    }
+    losses = {precision: metrics["train/loss"] for precision, metrics in found.items()}
+    assert losses["auto"] == losses["bf16" if here else "fp32"]
+    assert losses["bf16"] != losses["fp32"]
 
 
 def test_dropout_of_the_model_is_replaced_and_comes_back(tmp_path: Path, workspace: Workspace) -> None:

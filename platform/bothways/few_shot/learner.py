@@ -15,6 +15,7 @@ from bothways.config.few_shot import Episodes
 from bothways.errors import UserError
 from bothways.joint.meta import Learner, Parameters
 from bothways.output_side.trainable import Trainable
+from bothways.training.arithmetic import autocast
 from bothways.training.forward import input_of, last_linear
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Classifier(Learner):
         self._last = last_linear(module)
         self.head = tuple(name for name, value in module.named_parameters() if _is_of(self._last, value))
         self._prototypes = shape.head == "prototypes"
-        self._bf16 = precision == "bf16"
+        self._precision = precision
         if self._prototypes and self._last.bias is None:
             raise UserError(f"head prototypes: {type(module).__name__} has no bias to set: use head zero")
         moves = plain(shape.adapt).moves(module)
@@ -54,7 +55,7 @@ class Classifier(Learner):
 
     def logits(self, parameters: Parameters, batch: Batch) -> Tensor:
         """(N, ways)."""
-        with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=self._bf16):
+        with autocast(self._precision, batch.labels.device):
             found: Tensor = torch.func.functional_call(self.module, dict(parameters), (), dict(batch.inputs)).logits
         return found.to(self._last.weight.dtype)
 

@@ -14,6 +14,7 @@ from bothways.contracts import Batch, Collective, Drawn, ObjectiveLike, Outputs,
 from bothways.output_side.trainable import layers
 from bothways.task_contract import Prediction
 from bothways.training import agreement
+from bothways.training.arithmetic import autocast
 
 MOST_ROWS = 128
 """That the model reads at once without gradient; a batch has more where one row of the data is more than these."""
@@ -51,7 +52,7 @@ class ModelForward:
     ) -> None:
         self.module = module
         self.wrapped = wrapped
-        self._bf16 = precision == "bf16"
+        self._precision = precision
         self._own = own or {}
         self._collective = collective
         self._start = start
@@ -142,7 +143,7 @@ class ModelForward:
         if embeddings is not None:
             del inputs["input_ids"]
             inputs["inputs_embeds"] = embeddings
-        with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=self._bf16):
+        with autocast(self._precision, batch.labels.device):
             logits = _logits_of(module(**inputs))
         return logits.float()
 

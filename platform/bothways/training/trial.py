@@ -27,7 +27,7 @@ from bothways.errors import UserError
 from bothways.policy import effects as text_effects
 from bothways.pretraining import preparing
 from bothways.results import Report
-from bothways.training import Diverged, answers, checkpoints, generation, teachers
+from bothways.training import Diverged, answers, arithmetic, checkpoints, generation, teachers
 from bothways.training.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ class Trial:
             seed=experiment.seed,
             start=self._prepared.weights if self._prepared else None,
         )
-        if experiment.optim.precision == "bf16" and workspace.bf16_is_emulated:
-            self.notes.append("this CPU has no bf16 arithmetic: precision bf16 is many times slower here than fp32")
+        if experiment.optim.precision == "bf16" and not arithmetic.multiplies_bf16(workspace.device):
+            self.notes.append("no bf16 arithmetic here: precision bf16 is many times slower than fp32; auto avoids it")
         self._taught = teachers.Teaching(experiment, self._bundle, dataset.labels, self._paired, workspace.remember)
         self._state = self._resume()
 

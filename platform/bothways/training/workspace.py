@@ -36,11 +36,6 @@ class Workspace:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
-    @property
-    def bf16_is_emulated(self) -> bool:
-        """True where bf16 is computed in software (measured: 13 times slower than fp32 on a CPU with AVX2 only)."""
-        return self.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
     def remember(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, or what it gave for the same `key` before. Holds `KEPT` results."""
         if key not in self._kept:
