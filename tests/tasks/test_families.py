@@ -18,6 +18,7 @@ from bothways.batches.batching import Encode, collate, evaluation_views
 from bothways.contracts import Batch
 from bothways.data import Dataset
 from bothways.errors import UserError
+from bothways.models.pretrained import places
 from bothways.registry import TASKS
 from bothways.training import ModelForward
 from tests import tiny
@@ -103,3 +104,23 @@ def test_a_family_learns_to_classify_and_is_saved(family: str, tmp_path: Path) -
     assert float((logits.argmax(dim=1) == batch.labels).float().mean()) == pytest.approx(
         np.mean(trial.score_test().hits), abs=0.05
     )
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_model_says_how_long_a_text_it_can_read(family: str, tmp_path: Path) -> None:
+    bundle = models.load(tiny.model_dir(family), tiny.LABELS)
+    most = places(bundle.module)
+    assert (most is None) == (family in ("t5", "xlnet", "llama", "qwen"))
+
+    def read(tokens: int) -> None:
+        ids = torch.full((1, tokens), 7)
+        ids[0, -1] = 3  # BART's classifier reads where a text ends
+        bundle.module.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+    if most is None:
+        return read(600)
+    read(most)
+    with pytest.raises((IndexError, RuntimeError)):
+        read(most + 1)
+    with pytest.raises(UserError, match=f"model.max_length {most + 1}: .* reads at most {most} tokens"):
+        tiny.trial(tiny.experiment(family, model={"max_length": most + 1}), tmp_path)

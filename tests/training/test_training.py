@@ -255,3 +255,10 @@ def test_balanced_sampling_and_copies_reach_the_training(tmp_path: Path, workspa
         assert torch.bincount(torch.cat([batch.labels for batch in batches])).tolist() == expected
         copies = sum(int(batch.is_copy.sum()) for batch in batches)
         assert copies == (32 if "input" in parts else 0)
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_a_model_that_reads_no_embeddings_refuses_what_needs_them(family: str, tmp_path: Path) -> None:
+    what = tiny.experiment(family, output={"objectives": [{"name": "adversarial"}]})
+    with pytest.raises(UserError, match=r"ForSequenceClassification reads no embeddings"):
+        list(tiny.trial(what, tmp_path).reports())

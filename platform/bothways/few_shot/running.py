@@ -59,6 +59,7 @@ class FewShotRun:
         self._labels = tuple(f"class {number}" for number in range(self._shape.ways))
         source, vocabulary = experiment.model.source, preparing.vocabulary(experiment, dataset)
         self._bundle = workspace.model(source, self._labels, vocabulary, experiment.task)
+        self._bundle.check_length(experiment.model)
         paired = dataset.train["pair"].null_count < dataset.train.num_rows
         side = batching.evaluation_side(experiment.input)
         encode = batching.Encode.of(experiment, self._bundle, paired=paired, side=side)

@@ -25,7 +25,7 @@ from transformers.utils import logging
 from bothways import assets, config, seeding
 from bothways.errors import UserError, one_line
 from bothways.models.fast_encoder import quicken
-from bothways.models.pretrained import dropout_rates, own_weights, pretrained
+from bothways.models.pretrained import dropout_rates, own_weights, places, pretrained
 from bothways.models.pruning import prune
 from bothways.registry import TASKS
 from bothways.task_contract import TaskLike
@@ -58,6 +58,12 @@ class Bundle:
     def pad_id(self) -> int:
         """The token id that fills up short rows."""
         return int(tokenizer(self.path, self.vocabulary).pad_token_id or 0)
+
+    def check_length(self, model: config.Model) -> None:
+        """Raises `UserError` when rows may get longer than the model can read."""
+        most = places(self.module)
+        if most is not None and model.max_length > most:
+            raise UserError(f"model.max_length {model.max_length}: {model.source} reads at most {most} tokens")
 
     @property
     def start_id(self) -> int | None:

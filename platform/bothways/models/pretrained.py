@@ -165,6 +165,19 @@ def _leave_out_pooler(model: Any) -> None:
         model.encoder.pooler = None
 
 
+_POSITIONS = ("position_embeddings", "embed_positions", "wpe")
+
+
+def places(module: nn.Module) -> int | None:
+    """Tokens of a text for which the model has learned positions; None where these have no end (T5, Llama, XLNet)."""
+    found = [
+        part.num_embeddings - getattr(part, "offset", 0) - (0 if part.padding_idx is None else part.padding_idx + 1)
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Embedding) and name.rpartition(".")[2] in _POSITIONS
+    ]
+    return min(found, default=None)
+
+
 def own_weights(module: nn.Module) -> dict[str, Tensor]:
     """A model's weights by name; of one with several names (an embedding that is the output layer too), the first."""
     seen: set[tuple[int, torch.Size]] = set()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bothways.contracts import Batch, Collective, Drawn, ObjectiveLike, Outputs, Said, TaskLike, Teacher
+from bothways.errors import UserError
 from bothways.output_side.trainable import layers
 from bothways.task_contract import Prediction
 from bothways.training import agreement
@@ -144,7 +145,14 @@ class ModelForward:
             del inputs["input_ids"]
             inputs["inputs_embeds"] = embeddings
         with autocast(self._precision, batch.labels.device):
-            logits = _logits_of(module(**inputs))
+            try:
+                logits = _logits_of(module(**inputs))
+            except NotImplementedError as error:  # transformers, of T5 and BART as classifiers
+                if embeddings is None:
+                    raise
+                raise UserError(
+                    f"{type(self.module).__name__} reads no embeddings, which an objective needs"
+                ) from error
         return logits.float()
 
 

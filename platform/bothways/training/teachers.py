@@ -70,7 +70,7 @@ def _check(
     labels: tuple[str, ...],
     paired: bool,
 ) -> None:
-    longest = getattr(teacher.module.config, "max_position_embeddings", None)
+    longest = models.places(teacher.module)
     problem = None
     if _reading(teacher, paired) != _reading(student, paired):
         problem = f"has another tokenizer than {experiment.model.source}: choose a student of the same vocabulary"

@@ -95,6 +95,7 @@ class Trial:
         torch.manual_seed(seed)
         model = experiment.model
         self._bundle = workspace.model(model.source, dataset.labels, self._vocabulary(), experiment.task)
+        self._bundle.check_length(model)
         prepare = workspace.remember("prepared", preparing.Memory)
         self._prepared = prepare(experiment, dataset, self._bundle, collective, workspace.say)
         models.reset(
