@@ -14,6 +14,7 @@ def train(
     pipeline: Annotated[Path, typer.Argument(help="A file of pipelines/.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value, such as experiment.optim.lr=1e-4.")] = None,
     ray: Annotated[bool, typer.Option("--ray", help="On Ray workers (run.workers of them) instead of here.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with this pipeline's last training.")] = False,
 ) -> None:
     """Train the pipeline's experiment once, score its test rows, save and record its model."""
     from bothways.config.yaml_io import load_pipeline
@@ -26,7 +27,7 @@ def train(
     from bothways.edges.single import train as run
     from bothways.results import Report
 
-    directory = sweep_directory(Path(loaded.run.storage).resolve(), f"{loaded.name}-train", resume=False)
+    directory = sweep_directory(Path(loaded.run.storage).resolve(), f"{loaded.name}-train", resume=resume)
 
     best = f"selection/{loaded.experiment.task.ranking[0]}"
 
@@ -34,7 +35,7 @@ def train(
         shown = "  ".join(f"{name} {report.metrics[name]:.4f}" for name in ("train/loss", best))
         typer.echo(f"{report.seconds:7.1f} s  step {report.step:>5}/{report.steps}  {shown}")
 
-    with interruptible("no model is kept; MLflow has what was reported"):
+    with interruptible("go on from the last checkpoint with: bothways train --resume"):
         result = run(loaded, directory, on_ray=ray, on_report=say, tell=lambda note: typer.echo(f"note     {note}"))
     if result.status != "finished":
         raise UserError(f"training {result.status}: {result.error}")

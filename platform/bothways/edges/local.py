@@ -58,11 +58,13 @@ def run(
     on_report: Callable[[Report], bool | None] | None = None,
     score_test: bool = False,
     workspace: Workspace | None = None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> TrialResult:
     """Train `experiment` and save its model in `directory`, going on from a checkpoint found there.
 
-    `on_report`: returns False to stop the trial. `score_test`: score the test rows at the end.
-    `workspace`: of an earlier call, to load nothing twice.
+    `on_report`: hears all reports, also those made before a restart; returns False to stop the trial. `score_test`:
+    score the test rows at the end. `workspace`: of an earlier call, to load nothing twice. `tell`: hears what its user
+    should know of the trial.
     A trial that diverges is a result with status `failed`; every other error is raised.
     """
     torch.set_num_threads(run.threads)
@@ -74,6 +76,12 @@ def run(
         workspace=workspace or Workspace(device(run)),
         directory=directory,
     )
+
+    for note in trial.notes:
+        tell(note)
+    if on_report is not None:
+        for report in trial.history:
+            on_report(report)
 
     def result(**how: object) -> TrialResult:
         spec = experiment.spec()

@@ -16,6 +16,7 @@ from bothways import models
 from bothways.config import Experiment
 from bothways.contracts import Batch, Teacher
 from bothways.errors import UserError
+from bothways.models.pretrained import places
 from bothways.output_side.teacher import content
 from bothways.tokenization import tokenizer
 from bothways.training import ModelForward
@@ -70,7 +71,7 @@ def _check(
     labels: tuple[str, ...],
     paired: bool,
 ) -> None:
-    longest = models.places(teacher.module)
+    longest = places(teacher.module)
     problem = None
     if _reading(teacher, paired) != _reading(student, paired):
         problem = f"has another tokenizer than {experiment.model.source}: choose a student of the same vocabulary"
