@@ -227,6 +227,14 @@ def rows(count: int, seed: int, first_id: int = 0, paired: bool = False) -> pa.T
     )
 
 
+def rows_file(folder: Path, count: int = 200, seed: int = 4) -> Path:
+    """Labelled rows, no two alike, as a file that pipelines read."""
+    lines = [f"{LABELS[row['label']]}\t{row['text']} {at}" for at, row in enumerate(rows(count, seed).to_pylist())]
+    file = folder / "rows.tsv"
+    file.write_text("label\ttext\n" + "".join(f"{line}\n" for line in lines))
+    return file
+
+
 def labelled(table: pa.Table, make: Callable[[str, int], Any], kind: pa.DataType) -> pa.Table:
     """The rows with other labels: what `make` gives for a text and its class."""
     labels = [make(*row) for row in zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True)]

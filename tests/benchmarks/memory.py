@@ -32,15 +32,12 @@ def pipeline(folder: Path, trials: int) -> Path:
     """A pipeline file with rows and a model of its own."""
     from tests import tiny
 
-    rows = tiny.rows(120, seed=4).to_pylist()
-    lines = [f"{tiny.LABELS[row['label']]}\t{row['text']} {number}" for number, row in enumerate(rows)]
-    (folder / "rows.tsv").write_text("label\ttext\n" + "\n".join(lines) + "\n")
     (folder / "space.yaml").write_text(SPACE)
     (folder / "pipeline.yaml").write_text(
         f"""
 name: trivial
 experiment:
-  data: {{source: {folder / "rows.tsv"}, splits: {{train: 40, selection: 20, test: 20}}}}
+  data: {{source: {tiny.rows_file(folder, 120)}, splits: {{train: 40, selection: 20, test: 20}}}}
   model: {{source: {tiny.model_dir()}, max_length: 24}}
   optim: {{steps: {STEPS}, batch_size: 8, lr: 1e-3, evaluate_every: {STEPS}}}
 search: {{space: space.yaml, trials: {trials}, grace_steps: {STEPS}, confirm_seeds: 1}}

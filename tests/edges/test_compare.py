@@ -34,10 +34,7 @@ SEEDS = 3
 def write(folder: Path) -> Path:
     from tests import tiny
 
-    rows = tiny.rows(200, seed=4).to_pylist()
-    lines = [f"{tiny.LABELS[row['label']]}\t{row['text']} {number}" for number, row in enumerate(rows)]
-    (folder / "rows.tsv").write_text("label\ttext\n" + "\n".join(lines) + "\n")
-    values = {"data": folder / "rows.tsv", "model": tiny.model_dir(), "storage": folder / "runs"}
+    values = {"data": tiny.rows_file(folder), "model": tiny.model_dir(), "storage": folder / "runs"}
     (folder / "pipeline.yaml").write_text(PIPELINE % values)
     return folder / "pipeline.yaml"
 

@@ -38,11 +38,8 @@ def write(folder: Path, steps: int) -> Path:
     """A pipeline with data of its own; returns its file."""
     from tests import tiny
 
-    rows = tiny.rows(200, seed=4).to_pylist()
-    lines = [f"{tiny.LABELS[row['label']]}\t{row['text']} {number}" for number, row in enumerate(rows)]
-    (folder / "rows.tsv").write_text("label\ttext\n" + "\n".join(lines) + "\n")
     (folder / "space.yaml").write_text(SPACE)
-    values = {"data": folder / "rows.tsv", "model": tiny.model_dir(), "steps": steps, "storage": folder / "runs"}
+    values = {"data": tiny.rows_file(folder), "model": tiny.model_dir(), "steps": steps, "storage": folder / "runs"}
     (folder / "pipeline.yaml").write_text(PIPELINE % values)
     return folder / "pipeline.yaml"
 
