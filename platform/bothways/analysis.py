@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 from bothways.results import Estimate
 
@@ -26,7 +26,7 @@ def estimate(values: npt.ArrayLike, confidence: float = 0.95) -> Estimate:
     if variance == 0:
         return Estimate(mean=mean, low=mean, high=mean)
     freedom = variance**2 / sum(v**2 / df for v, df in parts)
-    half = float(stats.t.ppf(0.5 + confidence / 2, freedom) * np.sqrt(variance))
+    half = float(stdtrit(freedom, 0.5 + confidence / 2) * np.sqrt(variance))
     return Estimate(mean=mean, low=mean - half, high=mean + half)
 
 

@@ -115,6 +115,14 @@ def test_help_and_checking_import_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_driver_of_a_sweep_imports_no_model() -> None:
+    """Its lanes do, in processes of their own: here it would be seconds before they start."""
+    heavy = "{'torch', 'transformers', 'mlflow', 'scipy.stats', 'sklearn'}"
+    program = f"import sys, bothways.edges.sweep\nassert not {heavy} & sys.modules.keys(), {heavy} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_program_exits_with_its_code_and_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("name: ../../x\nname: <script>\n")
     done = subprocess.run(

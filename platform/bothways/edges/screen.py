@@ -22,7 +22,6 @@ from bothways.edges.ray_cluster import gpus_per_worker
 from bothways.errors import UserError
 from bothways.policy import screening
 from bothways.policy.screening import Score
-from bothways.training.cross_validation import experiments
 
 SHARE = 8
 """One in so many of the search's trials begins with a screened input side."""
@@ -96,6 +95,8 @@ def controls(space: spaces.Space, base: Experiment, *, dataset: Dataset, directo
 
 
 def _halves(space: spaces.Space, base: Experiment) -> list[Experiment]:
+    from bothways.training.cross_validation import experiments  # only now: torch, whom a sweep without screen is spared
+
     return experiments(spaces.apply(base, space.first_points(base)[0]), screening.HALVES)
 
 
