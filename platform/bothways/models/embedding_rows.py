@@ -20,8 +20,8 @@ from bothways.contracts import Collective
 def grown(matrix: Tensor, rows: int) -> Tensor:
     """`matrix` with as many `rows`, the new ones zero: to append to it again and again costs what is new.
 
-    Every other time or so it moves to memory with room for half as many rows again, and takes them from there until
-    they are used up. It has to be a matrix that came from here, or one that owns its memory.
+    When its memory is full it moves to one with room for half as many rows again. It has to be a matrix that came from
+    here, or one that owns its memory: behind a part of another one stand that one's rows.
     """
     old, width = matrix.shape
     if rows * width * matrix.element_size() > matrix.untyped_storage().nbytes():
