@@ -17,6 +17,7 @@ F64 = npt.NDArray[np.float64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
+_STEPS = np.arange(1, (1 << 16) + 1, dtype=np.uint64) * _GOLDEN  # to read them costs less than to count anew
 
 
 def _mix(x: U64) -> U64:
@@ -62,7 +63,7 @@ def streams(row_keys: U64, counts: npt.NDArray[np.int64]) -> U64:
     with np.errstate(over="ignore"):
         starts = (ends - counts).astype(np.uint64)
         state = np.repeat(row_keys - _GOLDEN * starts, counts)
-        state += _GOLDEN * np.arange(1, total + 1, dtype=np.uint64)
+        state += _STEPS[:total] if total <= _STEPS.size else np.arange(1, total + 1, dtype=np.uint64) * _GOLDEN
         shifted = state >> np.uint64(30)
         state ^= shifted
         state *= _M1

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bothways.seeding import U64, keys, word
-from bothways.text import Bools, Codes, Ints, TextBatch
+from bothways.text import Bools, Codes, Ints, TextBatch, ragged
 
 _LAST_CASED = 0x1E943
 
@@ -51,11 +51,44 @@ def word_hashes(codes: Codes, lengths: Ints) -> U64:
     """
     if not lengths.size:
         return np.empty(0, dtype=np.uint64)
-    starts = np.cumsum(lengths) - lengths
     powers = _powers(1 << int(lengths.max()).bit_length())
-    value = _values()[codes] if codes.dtype == np.uint8 or codes.max() < 0x10000 else keys("character", codes)
-    value = value * powers[np.arange(codes.size) - np.repeat(starts, lengths)]
-    return np.add.reduceat(value, starts)
+    values = _values_of(codes)
+    values *= np.take(powers, ragged(np.zeros_like(lengths), lengths))
+    return np.add.reduceat(values, np.cumsum(lengths) - lengths)
+
+
+def _values_of(codes: Codes) -> U64:
+    """The random value of each of these code points."""
+    if codes.dtype == np.uint8 or codes.max() < 0x10000:
+        return np.take(_values(), codes)
+    return keys("character", codes)
+
+
+_STRETCH = 1 << 16  # characters whose powers are at hand
+
+
+@cache
+def _inverse_powers() -> U64:
+    """1 and what the first powers are to be multiplied with to make 1, (_STRETCH,)."""
+    inverse = np.uint64(pow(int(_powers(1)[0]), -1, 1 << 64))
+    return np.append(np.uint64(1), np.multiply.accumulate(np.full(_STRETCH - 1, inverse)))
+
+
+def token_hashes(batch: TextBatch, tokens: Ints) -> U64:
+    """`word_hashes` of these tokens' words, (K,): for less where they are most of a batch's. One running sum goes
+    through the text, each character weighed by its place; a word is a difference of two, weighed back by its own."""
+    weighed = _values_of(batch.codes)
+    for begin in range(0, weighed.size, _STRETCH):
+        stretch = weighed[begin : begin + _STRETCH]
+        stretch *= _powers(_STRETCH)[: stretch.size]
+    sums = np.cumsum(weighed, out=weighed)
+    starts, stops = np.take(batch.starts[:, 1], tokens), np.take(batch.stops[:, 1], tokens)
+    found = np.take(sums, stops - 1)
+    found -= np.take(sums, starts - 1)
+    found *= np.take(_inverse_powers(), starts & (_STRETCH - 1))
+    across = np.flatnonzero((starts ^ (stops - 1)) >= _STRETCH)  # from one stretch into the next: very few
+    found[across] = word_hashes(*batch.words(tokens[across]))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +120,15 @@ class HashIndex:
     def find(self, hashes: U64) -> Ints:
         """The number of each word, -1 for an unknown one, (K,)."""
         mask = self.slots.size - 1
-        at = (hashes >> np.uint64(64 - mask.bit_length())).astype(np.int64)
-        found = self.numbers[at].astype(np.int64)
-        pending = np.flatnonzero((found >= 0) & (self.slots[at] != hashes))
+        at = (hashes >> np.uint64(64 - mask.bit_length())).view(np.int64)
+        found = np.take(self.numbers, at)
+        pending = np.flatnonzero(np.take(self.slots, at) != hashes)
+        pending = pending[found[pending] >= 0]
         while pending.size:
             at[pending] = (at[pending] + 1) & mask
             found[pending] = self.numbers[at[pending]]
             pending = pending[(found[pending] >= 0) & (self.slots[at[pending]] != hashes[pending])]
-        return found
+        return found.astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)

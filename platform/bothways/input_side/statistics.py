@@ -10,7 +10,7 @@ import numpy as np
 
 from bothways.input_side.examples import Examples
 from bothways.input_side.label_words import LabelWords
-from bothways.input_side.lookup import HashIndex, word_hashes
+from bothways.input_side.lookup import HashIndex, token_hashes
 from bothways.input_side.protection import negators_and_numbers
 from bothways.seeding import F64, U64, below
 from bothways.text import Codes, Ints, Segmentation, TextBatch, decoded, ragged
@@ -68,7 +68,7 @@ class Statistics:
         batch = TextBatch.from_texts(texts, None, segmentation)
         tokens = np.flatnonzero(batch.is_word & ~negators_and_numbers(batch))
         hashes, first, which, counts = np.unique(
-            word_hashes(*batch.words(tokens)), return_index=True, return_inverse=True, return_counts=True
+            token_hashes(batch, tokens), return_index=True, return_inverse=True, return_counts=True
         )
         seen = np.unique(which.astype(np.int64) * max(1, len(batch)) + batch.rows_of(tokens)) // max(1, len(batch))
         codes, lengths = batch.words(tokens[first])

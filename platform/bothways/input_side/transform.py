@@ -149,7 +149,10 @@ def draw(batch: TextBatch, context: InputContext, p: float | F64, among: Bools |
 
 def chosen(bits: U64, p: float | F64) -> Bools:
     """True with probability `p` (one, or one for each of `bits`)."""
-    return np.asarray((bits >> np.uint64(11)) < np.ceil(np.multiply(p, _ONE)).astype(np.uint64))
+    bound = np.ceil(np.multiply(p, _ONE)).astype(np.uint64)
+    if bound.ndim or bound == _ONE:
+        return np.asarray((bits >> np.uint64(11)) < bound)
+    return np.asarray(bits < bound << np.uint64(11))  # the same, in one step
 
 
 def again(bits: U64, purpose: str) -> U64:

@@ -10,7 +10,7 @@ clitics (`'s`); each CJK character, each emoji (with its modifiers and joiners);
 words. The rules do not depend on the language, so that mixed text needs no decision.
 """
 
-from bothways.text.batch import TextBatch, ragged, spans
+from bothways.text.batch import TextBatch, gathered, ragged, spans
 from bothways.text.characters import (
     END,
     FLAG,
@@ -50,6 +50,7 @@ __all__ = [
     "classes_of",
     "decoded",
     "encoded",
+    "gathered",
     "kinds_of",
     "moved",
     "ragged",

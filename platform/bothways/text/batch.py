@@ -32,23 +32,28 @@ _PREFIX = " "  # codes[0]: where a new gap of one space points to
 _WIDE = (0x2E80, 0xFFEF)  # Chinese characters and their punctuation: no space follows them
 
 
+_COUNTED = np.arange(1 << 18)  # to read numbers costs less than to count anew
+_COUNTED.flags.writeable = False
+
+
 def ragged(starts: Ints, lengths: Ints) -> Ints:
     """start, start + 1, … for `length` numbers, span after span: the flat index that gathers spans."""
-    ends = np.cumsum(lengths)
-    index = np.repeat(starts - ends + lengths, lengths)
-    index += np.arange(index.size)
+    shift = starts - np.cumsum(lengths)
+    shift += lengths
+    index = np.repeat(shift, lengths)
+    index += _COUNTED[: index.size] if index.size <= _COUNTED.size else np.arange(index.size)
     return index
 
 
 def spans(starts: Ints, stops: Ints) -> Ints:
     """start, start + 1, … up to each span's stop, span after span: the flat index that gathers spans."""
-    lengths = stops - starts
-    ends = np.cumsum(lengths)
-    shift = starts - ends
-    shift += lengths
-    index = np.repeat(shift, lengths)
-    index += np.arange(index.size)
-    return index
+    return ragged(starts, stops - starts)
+
+
+def gathered(codes: Codes, starts: Ints, stops: Ints) -> Codes:
+    """The code points of spans, one after the other."""
+    found: Codes = np.take(codes, spans(starts, stops), mode="wrap")  # no span is outside: the cheapest way to say so
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +146,7 @@ class TextBatch:
     def words(self, tokens: Ints) -> tuple[Codes, Ints]:
         """The code points of these tokens' words, one after the other, and their lengths."""
         starts, stops = np.take(self.starts[:, 1], tokens), np.take(self.stops[:, 1], tokens)
-        return np.take(self.codes, spans(starts, stops)), stops - starts
+        return gathered(self.codes, starts, stops), stops - starts
 
     def tokens(self) -> list[list[str]]:
         """Every row's words and punctuation, for people and tests."""
@@ -156,14 +161,12 @@ class TextBatch:
         return decoded(self.codes).replace(_SEPARATOR, "\n")
 
     def texts(self) -> list[str]:
-        """The rows' texts. A row no edit touched is the string it came from."""
+        """The rows' texts. A row no edit touched has the text it came with."""
         rows = np.flatnonzero(self.changed)
         if not rows.size:
             return list(self.originals)
         if 2 * rows.size > len(self):  # all are put together: cheaper than to pick some
-            every = self._together(self.starts, self.stops, self.kinds, self.offsets)
-            marks = self.changed.tolist()
-            return [new if mark else old for new, old, mark in zip(every, self.originals, marks, strict=True)]
+            return self._together(self.starts, self.stops, self.kinds, self.offsets)
         sizes = self.sizes[rows]
         some = ragged(self.offsets[rows], sizes)
         starts, stops = np.take(self.starts, some, axis=0), np.take(self.stops, some, axis=0)
@@ -175,32 +178,40 @@ class TextBatch:
 
     def _together(self, starts: Ints, stops: Ints, kinds: Bytes, offsets: Ints) -> list[str]:
         """The texts of rows of tokens."""
-        starts, stops = self.pieces(starts, stops, kinds)
-        stops = stops.copy()
-        stops[2 * offsets[1:] - 1] += 1  # each row with its separator
-        seams = np.flatnonzero(starts[1:] != stops[:-1]) + 1  # elsewhere one span goes on with the next
-        run_starts, run_stops = starts[np.append(0, seams)], stops[np.append(seams, stops.size) - 1]
-        text = decoded(np.take(self.codes, spans(run_starts, run_stops)))
+        starts, stops, runs = self.pieces(starts, stops, kinds, offsets)
+        text = decoded(gathered(self.codes, starts[runs], stops[np.append(runs[1:], stops.size) - 1]))
         rows = text.split(_SEPARATOR)
         if len(rows) == offsets.size:
             return rows[:-1]
         bounds = np.append(0, np.cumsum(np.add.reduceat(stops - starts, 2 * offsets[:-1]))).tolist()
         return [text[a : b - 1] for a, b in pairwise(bounds)]  # a text has the separator in it, too
 
-    def pieces(self, starts: Ints, stops: Ints, kinds: Bytes) -> tuple[Ints, Ints]:
-        """Tokens as spans in the order of the text, gap, word, gap, word …, (2T,) each, with a space where what stood
-        between two words is gone and they would become one."""
-        word = kinds == LETTER
-        touching = word[1:] & (kinds[:-1] != END)
-        touching |= word[:-1]
-        touching &= starts[1:, 0] == stops[1:, 0]
-        at = np.flatnonzero(touching) + 1
-        at = at[starts[at, 1] != stops[at - 1, 1]]  # neighbours by nature stay as they are
-        at = merging(self.codes, starts, stops, kinds, at)
+    def pieces(self, starts: Ints, stops: Ints, kinds: Bytes, offsets: Ints) -> tuple[Ints, Ints, Ints]:
+        """Rows of tokens as spans in the order of the text, gap, word, gap, word …, (2T,) each, the last of a row with
+        its separator; with a space where what stood between two words is gone and they would become one. Then, where
+        runs of them begin that go on with one another."""
+        starts, stops = starts.reshape(-1), stops.reshape(-1).copy()
+        stops[2 * offsets[1:] - 1] += 1
+        broken = np.empty(starts.size, dtype=bool)
+        broken[:1] = True
+        np.not_equal(starts[1:], stops[:-1], out=broken[1:])
+        runs = np.flatnonzero(broken)
+        at = self._touching(starts, stops, kinds, runs[1:] >> 1)
         if at.size:
-            starts, stops = starts.copy(), stops.copy()
-            starts[at, 0], stops[at, 0] = 0, 1
-        return starts.reshape(-1), stops.reshape(-1)
+            starts = starts.copy()
+            starts[2 * at], stops[2 * at] = 0, 1
+            broken[2 * at] = broken[2 * at + 1] = True
+            runs = np.flatnonzero(broken)
+        return starts, stops, runs
+
+    def _touching(self, starts: Ints, stops: Ints, kinds: Bytes, at: Ints) -> Ints:
+        """Of the tokens `at`, those that would become one word with the one before them, but are not by nature its
+        neighbour."""
+        at = at[starts[2 * at] == stops[2 * at]]  # few: one condition after the other
+        at = at[starts[2 * at + 1] != stops[2 * at - 1]]
+        here, before = kinds[at], kinds[at - 1]
+        at = at[((here == LETTER) & (before != END)) | (before == LETTER)]
+        return merging(self.codes, starts.reshape(-1, 2), stops.reshape(-1, 2), kinds, at)
 
     def _with(self, **changes: Any) -> TextBatch:
         return replace(self, **changes)

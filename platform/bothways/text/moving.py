@@ -11,7 +11,7 @@ from bothways.text.characters import Bools, Ints
 def moved(batch: TextBatch, rows: Ints, starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
     """Where spans of the texts that came in are in `batch.texts()`, (K,) each; -1 and -1 for what was cut or changed.
 
-    Span i is characters `starts[i]` up to `stops[i]` of row `rows[i]`, and is not empty. Edits keep no books for this:
+    Span i is characters `starts[i]` up to `stops[i]` of row `rows[i]`; an empty one is given up. Edits keep no books for this:
     a character that is still there is still at its place in `batch.codes`. What became of the spans of a text that was
     rewritten as a whole is not known: they are given up.
     """
@@ -21,20 +21,17 @@ def moved(batch: TextBatch, rows: Ints, starts: Ints, stops: Ints) -> tuple[Ints
     if batch.earlier is not None:
         starts, stops = moved(batch.earlier, rows, starts, stops)
         lost = (starts < 0) | ~_same(batch.earlier.texts(), batch)[rows]
-    piece_starts, piece_stops = batch.pieces(batch.starts, batch.stops, batch.kinds)
-    seams = np.append(0, np.flatnonzero(piece_starts[1:] != piece_stops[:-1]) + 1)  # elsewhere one goes on with another
-    run_starts, run_stops = piece_starts[seams], piece_stops[np.append(seams[1:], piece_stops.size) - 1]
+    piece_starts, piece_stops, runs = batch.pieces(batch.starts, batch.stops, batch.kinds, batch.offsets)
+    run_starts, run_stops = piece_starts[runs], piece_stops[np.append(runs[1:], piece_stops.size) - 1]
     order = np.lexsort((run_stops, run_starts))  # many may begin with the space of codes[0]: the longest counts
     order = order[(run_starts < run_stops)[order]]
-    if not order.size:  # there is no text
-        return np.full(rows.shape, -1), np.full(rows.shape, -1)
     lengths = np.fromiter(map(len, batch.originals), dtype=np.int64, count=len(batch))
     first = np.cumsum(lengths + 1) - lengths  # codes[0] is no row's, and a separator follows each
     begin, end = first[rows] + starts, first[rows] + stops
     run = order[np.maximum(np.searchsorted(run_starts[order], begin, side="right") - 1, 0)]
-    lost |= (begin < run_starts[run]) | (end > run_stops[run])
+    lost |= (begin < run_starts[run]) | (end > run_stops[run]) | (begin == end)
     places = np.append(0, np.cumsum(piece_stops - piece_starts))  # of each piece in all texts, one after the other
-    to = places[seams[run]] - run_starts[run] + begin - places[2 * batch.offsets[rows]]
+    to = places[runs[run]] - run_starts[run] + begin - places[2 * batch.offsets[rows]]
     return np.where(lost, -1, to), np.where(lost, -1, to + stops - starts)
 
 

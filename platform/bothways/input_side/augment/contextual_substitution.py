@@ -26,7 +26,7 @@ from bothways.input_side.transform import Draw, InputContext, Transform, again, 
 from bothways.lazy import torch
 from bothways.registry import TRANSFORMS, Range
 from bothways.seeding import U64, keys
-from bothways.text import IDEOGRAPH, LETTER, Bools, Ints, TextBatch, decoded, encoded, kinds_of, ragged, spans
+from bothways.text import IDEOGRAPH, LETTER, Bools, Ints, TextBatch, decoded, encoded, gathered, kinds_of, ragged
 
 CAPACITY = 1 << 15
 """Rows remembered in a process."""
@@ -139,8 +139,8 @@ class ContextualSubstitution(Transform):
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """A batch's texts as they stand, all in one string, and where in it rows begin, (R + 1,), and every token's word,
-    (T,) each."""
+    """A batch's texts as they stand, all in one string, a separator behind each; where in it rows begin, (R + 1,), and
+    where every token's word is, (T,) each."""
 
     all: str
     begins: Ints
@@ -149,14 +149,14 @@ class Written:
 
     @classmethod
     def of(cls, batch: TextBatch) -> Written:
-        first, last = batch.pieces(batch.starts, batch.stops, batch.kinds)
+        first, last, _ = batch.pieces(batch.starts, batch.stops, batch.kinds, batch.offsets)
         ends = np.cumsum(last - first)
         begins = np.append(0, ends[2 * batch.offsets[1:] - 1])
-        text = decoded(np.take(batch.codes, spans(first, last)))
+        text = decoded(gathered(batch.codes, first, last))
         return cls(text, begins, ends[1::2] - (last - first)[1::2], ends[1::2])
 
     def text(self, row: int) -> str:
-        return self.all[self.begins[row] : self.begins[row + 1]]
+        return self.all[self.begins[row] : self.begins[row + 1] - 1]
 
 
 @dataclass(frozen=True, eq=False)

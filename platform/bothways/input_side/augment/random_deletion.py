@@ -31,12 +31,11 @@ class RandomDeletion(Transform):
             return batch
         drawn = draw(batch, context, self.p)
         dropped = drawn.taken
-        stays = batch.is_word & ~dropped
         first = batch.offsets[:-1]
-        emptied = np.flatnonzero(~np.logical_or.reduceat(stays, first) & np.logical_or.reduceat(dropped, first))
-        if emptied.size:
-            sizes = batch.sizes[emptied]
-            tokens = ragged(first[emptied], sizes)
+        wordless = np.flatnonzero(~np.logical_or.reduceat(batch.is_word & ~dropped, first))
+        if wordless.size:
+            sizes = batch.sizes[wordless]
+            tokens = ragged(first[wordless], sizes)
             bits = np.where(dropped[tokens], drawn.bits[tokens], np.uint64(0))
             highest = np.maximum.reduceat(bits, np.cumsum(sizes) - sizes)
             dropped[tokens[bits == np.repeat(highest, sizes)]] = False

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bothways.input_side.lookup import word_hashes
+from bothways.input_side.lookup import token_hashes
 from bothways.input_side.statistics import Statistics
 from bothways.input_side.transform import InputContext, Transform, again, draw
 from bothways.registry import TRANSFORMS, Choices, Range
@@ -47,13 +47,19 @@ class RandomSubstitution(Transform):
 
 def _by_idf(batch: TextBatch, statistics: Statistics, p: float) -> F64:
     """Each token's probability, (T,); its mean over the free words of a row is p, but for the cut at 1."""
-    free = batch.free
-    tokens = np.flatnonzero(free)
-    number = statistics.index.find(word_hashes(*batch.words(tokens)))
-    idf = np.zeros(free.size)
-    idf[tokens] = np.where(number >= 0, statistics.idf[number], np.log(max(1, statistics.rows)))  # unseen: rarest
-    highest = np.maximum.reduceat(idf, batch.offsets[:-1])
-    slack = np.where(free, np.repeat(highest, batch.sizes) - idf, 0.0)
-    total = np.repeat(np.add.reduceat(slack, batch.offsets[:-1]), batch.sizes)
-    count = np.repeat(batch.per_row(free), batch.sizes)
-    return np.asarray(np.where(total > 0, np.minimum(1.0, p * slack * count / np.where(total > 0, total, 1.0)), p))
+    chance = np.zeros(batch.kinds.size)
+    tokens = np.flatnonzero(batch.free)
+    if not tokens.size:
+        return chance
+    number = statistics.index.find(token_hashes(batch, tokens))
+    unseen = np.log(max(1, statistics.rows))  # the rarest there are
+    idf = np.where(number < 0, unseen, np.take(statistics.idf, number, mode="clip"))
+    first = np.unique(np.searchsorted(tokens, batch.offsets[:-1]))
+    first = first[first < tokens.size]
+    counts = np.diff(first, append=tokens.size)
+    slack = np.repeat(np.maximum.reduceat(idf, first), counts) - idf
+    total = np.add.reduceat(slack, first)
+    even = total <= 0
+    scale = p * counts / np.where(even, 1.0, total)
+    chance[tokens] = np.minimum(1.0, np.repeat(scale, counts) * slack + np.repeat(p * even, counts))
+    return chance

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from bothways.input_side.transform import InputContext, Transform, draw
 from bothways.registry import TRANSFORMS, Range
-from bothways.text import TextBatch, ragged
+from bothways.text import TextBatch
 
 _NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -29,18 +29,17 @@ class RandomSwap(Transform):
     p: Annotated[float, Field(ge=0.0, le=1.0), Range(0.0, 0.3)] = 0.1
 
     def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch:
+        if not len(batch):
+            return batch
         drawn = draw(batch, context, self.p)
         taken = drawn.taken
-        odd = np.flatnonzero(batch.per_row(taken) % 2)
-        if odd.size:
-            waiting = np.where(batch.free & ~taken, drawn.bits, _NEVER)
-            next_up = np.minimum.reduceat(waiting, batch.offsets[:-1])[odd]
-            wanted = np.full(len(batch), _NEVER)
-            wanted[odd] = next_up
-            joins = (waiting == np.repeat(wanted, batch.sizes)) & (waiting != _NEVER)
-            taken = taken | joins
-        order = np.flatnonzero(taken)
-        first = np.searchsorted(order, batch.offsets)
-        pairs = np.diff(first) // 2
-        left = np.repeat(first[:-1], pairs) + 2 * ragged(np.zeros_like(pairs), pairs)
-        return batch.swapped(order[left], order[left + 1])
+        odd = np.flatnonzero(np.logical_xor.reduceat(taken, batch.offsets[:-1]))
+        waiting = drawn.bits | ((taken | ~batch.free) * _NEVER)
+        next_up = np.minimum.reduceat(waiting, batch.offsets[:-1])[odd]
+        alone = next_up == _NEVER
+        wanted = np.zeros(len(batch), dtype=np.uint64)
+        wanted[odd[~alone]] = next_up[~alone]
+        order = np.flatnonzero(taken | (waiting == np.repeat(wanted, batch.sizes)))
+        # Now every row has an even number, but for those in which all words were drawn: there the last one stays.
+        order = np.delete(order, np.searchsorted(order, batch.offsets[odd[alone] + 1]) - 1)
+        return batch.swapped(order[::2], order[1::2])
