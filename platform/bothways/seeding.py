@@ -20,12 +20,14 @@ _M2 = np.uint64(0x94D049BB133111EB)
 _STEPS = np.arange(1, (1 << 16) + 1, dtype=np.uint64) * _GOLDEN  # to read them costs less than to count anew
 
 
-def _mix(x: U64) -> U64:
-    x = x ^ (x >> np.uint64(30))
-    x = x * _M1
-    x = x ^ (x >> np.uint64(27))
-    x = x * _M2
-    return x ^ (x >> np.uint64(31))
+def _mix(state: U64) -> None:
+    """The generator's output function, in place."""
+    shifted = state >> np.uint64(30)
+    state ^= shifted
+    state *= _M1
+    state ^= np.right_shift(state, np.uint64(27), out=shifted)
+    state *= _M2
+    state ^= np.right_shift(state, np.uint64(31), out=shifted)
 
 
 def word(value: int | str) -> np.uint64:
@@ -45,7 +47,9 @@ def keys(*parts: int | str | npt.NDArray[np.integer]) -> U64:
     with np.errstate(over="ignore"):
         for part in parts:
             absorbed = part.astype(np.uint64) if isinstance(part, np.ndarray) else word(part)
-            state = _mix((state ^ absorbed) + _GOLDEN)
+            state = state ^ absorbed
+            state += _GOLDEN
+            _mix(state)
     return state
 
 
@@ -64,12 +68,7 @@ def streams(row_keys: U64, counts: npt.NDArray[np.int64]) -> U64:
         starts = (ends - counts).astype(np.uint64)
         state = np.repeat(row_keys - _GOLDEN * starts, counts)
         state += _STEPS[:total] if total <= _STEPS.size else np.arange(1, total + 1, dtype=np.uint64) * _GOLDEN
-        shifted = state >> np.uint64(30)
-        state ^= shifted
-        state *= _M1
-        state ^= np.right_shift(state, np.uint64(27), out=shifted)
-        state *= _M2
-        state ^= np.right_shift(state, np.uint64(31), out=shifted)
+        _mix(state)
     return state
 
 

@@ -1,15 +1,18 @@
 """What other libraries do to the same texts, one row after another as they do: nlpaug, textaugment and textattack.
 
-Their WordNet is the asset `wordnet`, their stop words none, so that they look nothing up in a list of them. What nlpaug
-has for synonyms needs a download, and so has no place here. textaugment is told how many words to change and not which
-share of them, row by row. AEDA's number of marks is its own, one to a third of the words. textattack needs flair, which
-needs a transformers below 5: beside ours it is left out, and its operations here have not been run.
+Their WordNet is the asset `wordnet`, their stop words none, so that they look nothing up in a list of them. nlpaug asks
+a tagger, which is a download, for parts of speech before it takes a synonym: here every word is a noun without asking,
+which spares it most of that time. What it has of tf-idf has counted the rows. textaugment is told how many words to
+change and not which share of them, row by row. The number of AEDA's marks is its own, one to a third of the words.
+textattack needs flair, which needs a transformers below 5: beside ours it is left out, and its operations here have not
+been run.
 """
 
 from __future__ import annotations
 
 import random
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from unittest import mock
@@ -24,7 +27,8 @@ def found(texts: list[str]) -> dict[str, Work]:
     """Each operation of each library that can be imported, by a name that begins with the library's."""
     random.seed(0)
     peers: dict[str, Work] = {}
-    for library, make in {"nlpaug": _nlpaug, "textaugment": _textaugment, "textattack": _textattack}.items():
+    makers = (("nlpaug", _nlpaug), ("nlpaug", _synonyms), ("textaugment", _textaugment), ("textattack", _textattack))
+    for library, make in makers:
         try:
             made = make(texts)
         except Exception as missing:  # whatever an import of theirs runs into beside our versions
@@ -41,15 +45,36 @@ def _each(work: Callable[[str], object], rows: list[str]) -> list[object]:
 def _nlpaug(texts: list[str]) -> dict[str, Callable[[str], object]]:
     import nlpaug.augmenter.char as char
     import nlpaug.augmenter.word as word
+    import nlpaug.model.word_stats as statistics
 
+    counted = statistics.TfIdf()
+    counted.train([text.split() for text in texts])
+    with tempfile.TemporaryDirectory() as folder:
+        counted.save(folder)
+        informed, inserting = (
+            word.TfIdfAug(model_path=folder, action=action, aug_p=P, aug_max=None)
+            for action in ("substitute", "insert")
+        )
     vocabulary = sorted({w for text in texts for w in text.split() if w.isalpha()})
     return {
         "delete": word.RandomWordAug(action="delete", aug_p=P, aug_max=None).augment,
         "swap": word.RandomWordAug(action="swap", aug_p=P, aug_max=None).augment,
         "substitute": word.RandomWordAug(action="substitute", aug_p=P, aug_max=None, target_words=vocabulary).augment,
+        "tf-idf": informed.augment,
+        "tf-idf insertion": inserting.augment,
         "keyboard": char.KeyboardAug(aug_word_p=P, aug_char_max=1, aug_word_max=None).augment,
         "ocr": char.OcrAug(aug_word_p=P, aug_char_max=1, aug_word_max=None).augment,
     }
+
+
+def _synonyms(_: list[str]) -> dict[str, Callable[[str], object]]:
+    import nlpaug.augmenter.word as word
+    import nltk
+    from nlpaug.model.word_dict import WordNet
+
+    nltk.data.path.append(str(assets.resolve("asset:wordnet")))
+    WordNet.pos_tag = staticmethod(lambda tokens: [(token, "NN") for token in tokens])
+    return {"synonyms": word.SynonymAug(aug_p=P, aug_max=None).augment}
 
 
 def _textaugment(_: list[str]) -> dict[str, Callable[[str], object]]:

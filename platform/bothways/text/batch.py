@@ -93,13 +93,17 @@ class TextBatch:
         begins = beginnings(joined, codes, classes, segmentation)
         begins[row_ends - 1] = True
         begins[:1] = True
-        filled = classes != SPACE
-        begin = np.flatnonzero(begins & filled[1:]) + 1
+        space = classes == SPACE
+        begin = np.flatnonzero(begins & ~space[1:])
+        begin += 1
         # The spans tile the array: gap, word, gap, word, … each begins where the one before it stops.
         edges = np.empty(2 * begin.size + 1, dtype=np.int64)
         edges[1::2] = begin
-        edges[:-1:2] = np.flatnonzero(begins & filled[:-1])
-        edges[:-1:2] += 1
+        if (space[1:] & space[:-1]).any():
+            edges[:-1:2] = np.flatnonzero(begins & ~space[:-1])
+            edges[:-1:2] += 1
+        else:  # no gap is wider than one: the same for less
+            np.subtract(begin, np.take(space, begin - 1), out=edges[:-1:2])
         edges[-1] = codes.size
         kinds = np.take(classes, begin)
         ends = np.flatnonzero(kinds == END)

@@ -96,7 +96,7 @@ def classes_of(codes: Codes) -> Bytes:
     wide = codes > 0xFF if codes.dtype != np.uint8 else None
     if wide is not None and 4 * np.count_nonzero(wide) > codes.size:
         return np.take(_classes(), codes)
-    low = bytearray(codes.astype(np.uint8, copy=False).tobytes())
+    low = bytearray(codes.astype(np.uint8, copy=False).data)
     classes = np.frombuffer(low.translate(_latin_classes()), dtype=np.uint8)
     if wide is not None:
         high = np.flatnonzero(wide)

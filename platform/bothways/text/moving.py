@@ -11,9 +11,9 @@ from bothways.text.characters import Bools, Ints
 def moved(batch: TextBatch, rows: Ints, starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
     """Where spans of the texts that came in are in `batch.texts()`, (K,) each; -1 and -1 for what was cut or changed.
 
-    Span i is characters `starts[i]` up to `stops[i]` of row `rows[i]`; an empty one is given up. Edits keep no books for this:
-    a character that is still there is still at its place in `batch.codes`. What became of the spans of a text that was
-    rewritten as a whole is not known: they are given up.
+    Span i is characters `starts[i]` up to `stops[i]` of row `rows[i]`; an empty one is given up. Edits keep no books
+    for this: a character that is still there is at its place in `batch.codes`. What became of the spans of a text that
+    was rewritten as a whole is not known: they are given up.
     """
     if not rows.size:
         return starts, stops
