@@ -43,7 +43,13 @@ def test_swap_exchanges_pairs() -> None:
     assert outcomes("random_swap", "a, b", p=0.9) == {"a, b", "b, a"}
     assert outcomes("random_swap", "a, b c", p=0.5) == {"a, b c", "b, a c", "c, b a", "a, c b"}
     assert outcomes("random_swap", "alone", p=1.0) == {"alone"}
+    assert outcomes("random_swap", "a b c", p=1.0) == {"b a c"}
     assert "影电" in outcomes("random_swap", "电影", CHINESE, p=0.5)
+
+
+def test_a_word_that_finds_no_other_leaves_its_neighbours_rows_alone() -> None:
+    batch = EVERYTHING.read(["alone", "a b", "", "c d e", "f g"], keys(np.arange(5)))
+    assert TRANSFORMS.get("random_swap")(p=1.0)(batch, EVERYTHING).texts() == ["alone", "b a", "", "d c e", "g f"]
 
 
 def test_insertion_of_punctuation_is_that_of_aeda() -> None:

@@ -13,6 +13,7 @@ from bothways.seeding import U64, keys, word
 from bothways.text import Bools, Codes, Ints, TextBatch, ragged
 
 _LAST_CASED = 0x1E943
+_STRETCH = 1 << 16  # characters of a text whose powers are at hand
 
 
 @cache
@@ -62,9 +63,6 @@ def _values_of(codes: Codes) -> U64:
     if codes.dtype == np.uint8 or codes.max() < 0x10000:
         return np.take(_values(), codes)
     return keys("character", codes)
-
-
-_STRETCH = 1 << 16  # characters whose powers are at hand
 
 
 @cache

@@ -3,7 +3,7 @@
 A batch is one array of code points. A token is two spans of it: the gap before a word (white space, or nothing) and
 the word; every row closes with an end token, whose gap is the row's trailing white space and whose word is empty.
 Deleting, swapping, inserting and substituting move spans, never characters; new words are appended to the array. What
-was not changed is given back as the very string that came in.
+was not changed is given back as it came in.
 
 Words: runs of letters and digits, with apostrophes, hyphens and dots inside them (`don't`, `re-imagining`, `1.2.3`) and
 clitics (`'s`); each CJK character, each emoji (with its modifiers and joiners); runs of punctuation are tokens, not
