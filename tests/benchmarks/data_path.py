@@ -6,8 +6,8 @@ FILE: `label<TAB>text` lines; by default the SST-2 sentences beside the project,
 Every row is an augmented view of one of them: two operations, then the tokenizer of MiniLM. One JSON line each for
 
 - `stream N`: N views through one execution of Ray Data on this machine, read to the end. Seconds, those until the first
-  block, rows per second, and the most memory that was held (MiB): by this process, by the cluster's processes (Ray's own among them), and by the
-  object store, which is part of both (proportional set sizes: nothing is counted twice);
+  block, rows per second, and the most memory that was held (MiB): by this process, by the cluster's processes (Ray's
+  own among them), and by the object store, which is part of both (proportional set sizes: nothing is counted twice);
 - `encode`, `tokenize`: rows per second of this process' CPU time without Ray, beside `datasets.map(batched=True)` with
   nlpaug doing the same two operations and the same tokenizer;
 - `first batch`: seconds from the call to the first encoded rows, in a warm process, of 50,000 views.
