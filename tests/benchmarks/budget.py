@@ -2,10 +2,15 @@
 
 Both sides search the same space with the same sampler, data and seeds, one trial at a time, through the same proposals
 (`PointSearch`) and the scheduler that `bothways tune` uses (`SparingASHA`, with its defaults); only one side listens to
-it, and has fewer trials: a fifth of the steps is better spent on looking longer at fewer. The winner of each, the one
-with the best last look at the selection rows, and the control are then trained again with fresh seeds, and scored on
-test rows that no search has seen. Counted are all steps of a search, also those of stopped trials; the last trainings,
-the same on all sides, are not.
+it, has fewer trials, and spends the other half of its steps as `bothways tune` does (`sweep`): its finalists and the
+control are trained again with fresh seeds, and the best mean on the selection rows wins. The other side, `full`, takes
+the best last look; `full_again` is what it would choose with the same second round. Of a short training the seed says
+as much as most knobs do: the best of 60 trials of one seed was lucky with that seed.
+
+The control and the winners are then trained again with seeds that nobody has chosen by, and scored on test rows that no
+search has seen, by the metric that was searched for and by accuracy. Counted are all steps of our side, also those of
+stopped trials and of finalists, against those of the full search alone; the last trainings, the same on all sides, are
+not.
 
 A training is a function of its experiment, so both sides read it from one table: an experiment that both of them
 propose is trained once, and its prefix up to a stop is what a stopped training would have reported. `--table` keeps the
@@ -17,7 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,9 +38,14 @@ from bothways import analysis, data, spaces
 from bothways.assets import resolve
 from bothways.config import Experiment, Search
 from bothways.config.goals import Goals
+from bothways.edges import fresh
+from bothways.edges.hub import Outcome
 from bothways.edges.local import OneWorker, execute
-from bothways.edges.ray_tune import PointSearch, sampler, scheduler
-from bothways.training.trial import Diverged, Trial
+from bothways.edges.ray_tune import PointSearch, sampler, scheduler, trial_id
+from bothways.edges.record import TrialRecord
+from bothways.edges.sweep import finalists_of, winner_of
+from bothways.results import Estimate, Report
+from bothways.training.trial import Diverged, Scored, Trial
 from bothways.training.workspace import Workspace
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "joint.yaml"
@@ -80,6 +90,7 @@ class Table:
     dataset: data.Dataset
     known: dict[str, list[tuple[int, dict[str, float]]]] = field(default_factory=dict)
     trained: int = 0
+    scored: dict[tuple[str, int], Scored] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.workspace = Workspace()
@@ -125,67 +136,130 @@ class Table:
             directory=directory,
         )
 
-    def final(self, experiment: Experiment, seed: int) -> tuple[bool, ...]:
-        """Which test rows the experiment, trained to its end with another seed, gets right."""
-        optim = experiment.optim.model_copy(update={"evaluate_every": experiment.optim.steps})
-        with tempfile.TemporaryDirectory() as folder:
-            trial = self.trial(experiment.model_copy(update={"seed": seed, "optim": optim}), Path(folder))
-            for _ in trial.reports():
-                pass
-            return trial.score_test().hits
+    def final(self, experiment: Experiment, seed: int) -> Scored:
+        """The experiment, trained to its end with another seed, on the test rows."""
+        if (experiment.digest, seed) not in self.scored:
+            optim = experiment.optim.model_copy(update={"evaluate_every": experiment.optim.steps})
+            with tempfile.TemporaryDirectory() as folder:
+                trial = self.trial(experiment.model_copy(update={"seed": seed, "optim": optim}), Path(folder))
+                for _ in trial.reports():
+                    pass
+                self.scored[experiment.digest, seed] = trial.score_test()
+        return self.scored[experiment.digest, seed]
+
+    def record(self, name: str, experiment: Experiment, point: spaces.Point) -> TrialRecord:
+        """The experiment, trained to its end, as a sweep records it."""
+        trial = TrialRecord(name, experiment.spec(), point)
+        for step, metrics in self.reports(experiment):
+            if metrics:
+                trial.reports.append(Report(step=step, steps=experiment.optim.steps, metrics=metrics, seconds=0.0))
+        trial.outcome = ended(trial)
+        return trial
+
+
+def ended(trial: TrialRecord) -> Outcome:
+    """How a trial that was not stopped has ended: before its last step it diverged."""
+    finished = bool(trial.reports) and trial.reports[-1].step == trial.reports[-1].steps
+    return Outcome(
+        trial_id=trial.trial_id, status="finished" if finished else "failed", model_dir="-" if finished else ""
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """`steps`: of all trials. `curves`: each trial's experiment and its looks at the selection rows."""
+class Chosen:
+    """`steps`: of the finalists' second round."""
 
-    best: Experiment
-    point: Mapping[str, Any]
-    score: float
+    trial: TrialRecord
     steps: int
-    stopped: int
+
+    @property
+    def experiment(self) -> Experiment:
+        return Experiment(**self.trial.experiment)
 
 
-def search(chosen: Search, space: spaces.Space, what: Experiment, table: Table, *, stops: bool) -> Found:
-    """The search of `chosen.trials` trials, one at a time; without `stops` every trial goes to its end."""
+def taken(trials: Sequence[TrialRecord]) -> int:
+    """The optimiser steps of trials."""
+    return sum(trial.reports[-1].step for trial in trials if trial.reports)
+
+
+def search(settings: Search, space: spaces.Space, what: Experiment, table: Table, *, stops: bool) -> list[TrialRecord]:
+    """The search of `settings.trials` trials, one at a time; without `stops` every trial goes to its end."""
     first = space.first_points(what)
-    proposals = PointSearch(space, first=first, past=[], goals=GOALS, sampler=sampler(chosen))
-    asha = scheduler(chosen, what.optim.steps, GOALS)
-    sign = -1
-    best: tuple[float, Experiment, Mapping[str, Any]] | None = None
-    steps = stopped = 0
-    for name in map(str, range(chosen.trials)):
+    proposals = PointSearch(space, first=first, past=[], goals=GOALS, sampler=sampler(settings))
+    asha = scheduler(settings, what.optim.steps, GOALS)
+    trials = []
+    for name in map(str, range(settings.trials)):
         config = proposals.suggest(name)
-        trial = SimpleNamespace(trial_id=name, config=config)
-        asha.on_trial_add(None, trial)
+        tuned = SimpleNamespace(trial_id=name, config=config)
+        asha.on_trial_add(None, tuned)
         experiment = spaces.apply(what, config["point"])
+        trial = TrialRecord(trial_id(config["number"], config["point"]), experiment.spec(), config["point"])
         result: dict[str, Any] = {}
-        last = 0
         with closing(table.reports(experiment)) as reports:  # type: ignore[type-var]
             for step, metrics in reports:
                 if not metrics:  # it diverged
-                    result = {}
                     break
-                last = step
+                trial.reports.append(Report(step=step, steps=what.optim.steps, metrics=metrics, seconds=0.0))
                 result = {"step": step, METRIC: metrics[METRIC]}
                 proposals.on_trial_result(name, result)
-                if stops and asha.on_trial_result(None, trial, result) == asha.STOP and step < what.optim.steps:
-                    stopped += 1
+                if stops and asha.on_trial_result(None, tuned, result) == asha.STOP and step < what.optim.steps:
+                    trial.outcome = Outcome(trial_id=trial.trial_id, status="stopped")
                     break
-            else:
-                result["ended"] = "finished"
-        steps += last
-        proposals.on_trial_complete(name, result)
-        if result and last == what.optim.steps and (best is None or sign * result[METRIC] > best[0]):
-            best = (sign * result[METRIC], experiment, config["point"])
-    assert best is not None
-    return Found(best=best[1], point=best[2], score=sign * best[0], steps=steps, stopped=stopped)
+        trial.outcome = trial.outcome or ended(trial)
+        status = trial.outcome.status
+        told = {} if status == "failed" else result if status == "stopped" else {**result, "ended": status}
+        proposals.on_trial_complete(name, told)
+        trials.append(trial)
+    return trials
+
+
+def choose(settings: Search, trials: list[TrialRecord], table: Table) -> Chosen:
+    """What a sweep chooses of its trials, after `settings.finalist_seeds` fresh seeds of its finalists."""
+    plan: Any = SimpleNamespace(search=settings, goals=GOALS)
+    record: Any = SimpleNamespace(searched=trials, trials={})
+    best, *others = finalists = finalists_of(record, plan)
+    if not others:
+        return Chosen(trial=best, steps=0)
+    again = []
+    for trial in finalists:
+        experiment = Experiment(**trial.experiment)
+        seeds = [experiment.seed + fresh.FINAL + k for k in range(settings.finalist_seeds)]
+        rerun = [
+            table.record(f"again-{trial.trial_id}-{seed}", experiment.model_copy(update={"seed": seed}), trial.knobs)
+            for seed in seeds
+        ]
+        record.trials.update({one.trial_id: one for one in rerun})
+        again.append([one.trial_id for one in rerun if one.outcome and one.outcome.status == "finished"])
+    steps = taken(list(record.trials.values()))
+    return Chosen(trial=winner_of(record, plan, finalists, again), steps=steps)
+
+
+def judged(arms: dict[str, Experiment], table: Table, seeds: int) -> dict[str, Any]:
+    """How each arm scores on the test rows with so many fresh seeds, and ours less the others, paired."""
+    scored = {
+        name: [table.final(experiment, experiment.seed + fresh.CONFIRM + k) for k in range(seeds)]
+        for name, experiment in arms.items()
+    }
+    hits = {name: np.array([one.hits for one in found]) for name, found in scored.items()}
+    losses = {name: np.array([[one.metrics["log_loss"]] for one in found]) for name, found in scored.items()}
+    others = [name for name in arms if name != "ours"]
+    return {
+        "accuracy": {name: str(analysis.estimate(found)) for name, found in hits.items()},
+        "accuracy_ours_minus": {name: str(analysis.difference(hits["ours"], hits[name])) for name in others},
+        "log_loss": {name: round(float(found.mean()), 3) for name, found in losses.items()},
+        "log_loss_ours_minus": {name: plain(analysis.difference(losses["ours"], losses[name])) for name in others},
+    }
+
+
+def plain(found: Estimate) -> str:
+    """A mean and its interval, of what is no share."""
+    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--trials", type=int, default=60, help="of the search that stops none")
-    options.add_argument("--ours", type=int, default=24, help="trials of the search that stops the hopeless")
+    options.add_argument("--ours", type=int, default=12, help="trials of the search that stops the hopeless")
     options.add_argument("--steps", type=int, default=48, help="optimiser steps of a trial")
     options.add_argument(
         "--layers", type=int, default=2, help="of MiniLM's six: few, so that 60 full trainings take minutes"
@@ -204,26 +278,26 @@ def main() -> None:
         space = spaces.load_space(Path(folder) / "space.yaml")
     for seed in chosen.seeds:
         settings = Search(space="", metric="log_loss", trials=chosen.trials, seed=seed)
-        full = search(settings, space, what, table, stops=False)
-        ours = search(settings.model_copy(update={"trials": chosen.ours}), space, what, table, stops=True)
-        hits = {}
-        for name, experiment in {"control": what, "full": full.best, "ours": ours.best}.items():
-            fresh = [1000 + number for number in range(chosen.fresh)]
-            hits[name] = np.array([table.final(experiment, number) for number in fresh])
+        sparing = settings.model_copy(update={"trials": chosen.ours})
+        every = search(settings, space, what, table, stops=False)
+        some = search(sparing, space, what, table, stops=True)
+        full = choose(settings.model_copy(update={"finalist_seeds": 0}), every, table)
+        arms = {"full": full, "full_again": choose(settings, every, table), "ours": choose(sparing, some, table)}
+        experiments = {"control": what} | {name: arm.experiment for name, arm in arms.items()}
+        steps = taken(some) + arms["ours"].steps
         measuring.row(
-            what=f"optimiser steps of a search: {chosen.ours} trials with stops, {chosen.trials} without",
+            what=f"optimiser steps of a search: {chosen.ours} trials with stops and finalists, {chosen.trials} without",
             unit="steps",
-            ours=ours.steps,
-            peer=full.steps,
-            ratio=ours.steps / full.steps,
+            ours=steps,
+            peer=taken(every),
+            ratio=steps / taken(every),
             limit=LIMIT,
-            stopped=ours.stopped,
+            stopped=sum(trial.outcome is not None and trial.outcome.status == "stopped" for trial in some),
+            finalist_steps={name: arm.steps for name, arm in arms.items()},
             search_seed=seed,
-            selection={"ours": ours.score, "full": full.score},
-            test={name: str(analysis.estimate(found)) for name, found in hits.items()},
-            ours_minus_full=str(analysis.difference(hits["ours"], hits["full"])),
-            ours_minus_control=str(analysis.difference(hits["ours"], hits["control"])),
-            points={"ours": dict(ours.point), "full": dict(full.point)},
+            selection={name: arm.trial.value(METRIC) for name, arm in arms.items()},
+            test=judged(experiments, table, chosen.fresh),
+            points={name: dict(arm.trial.knobs) for name, arm in arms.items()},
         )
 
 

@@ -172,9 +172,9 @@ def plan(folder: Path, goals: Goals, **search: Any) -> Any:
 
 
 def finalists(folder: Path, goals: Goals, *trials: Any, **search: Any) -> list[int]:
-    from bothways.edges.sweep import _finalists
+    from bothways.edges.sweep import finalists_of
 
-    return [trial.number for trial in _finalists(Recorded(*trials), plan(folder, goals, **search))]  # type: ignore[arg-type]
+    return [trial.number for trial in finalists_of(Recorded(*trials), plan(folder, goals, **search))]  # type: ignore[arg-type]
 
 
 def test_only_who_keeps_the_constraints_may_win_and_the_control(tmp_path: Path) -> None:

@@ -92,11 +92,11 @@ def tune(plan: Plan, view: Sink, tell: Callable[[str], None] = lambda note: None
                 controls=controls,
             )
             pump.catch_up()
-            best, *others = finalists = _finalists(record, plan)
+            best, *others = finalists = finalists_of(record, plan)
             if others:
                 again = rerun(hub, record, finalists, plan.search.finalist_seeds, directory / "trials")
                 pump.catch_up()
-                best = _winner(record, plan, finalists, again)
+                best = winner_of(record, plan, finalists, again)
             control = record.searched[0]
             arms = {"control": control} | ({} if best is control else {"found": best})
             confirmed = confirm(hub, record, arms, plan.search.confirm_seeds, directory / "trials")
@@ -165,7 +165,7 @@ def _past(record: Record, plan: Plan) -> list[Past]:
     ]
 
 
-def _finalists(record: Record, plan: Plan) -> list[TrialRecord]:
+def finalists_of(record: Record, plan: Plan) -> list[TrialRecord]:
     """The best of the finished trials that keep the constraints (of their Pareto front, where there are several
     objectives), and the control: it may win as well, and is asked to keep none.
 
@@ -201,13 +201,14 @@ def _unmet(record: Record, plan: Plan) -> str:
     return "" if kept or not plan.goals.bounds else plan.goals.unmet(others)
 
 
-def _winner(record: Record, plan: Plan, finalists: list[TrialRecord], again: list[list[str]]) -> TrialRecord:
+def winner_of(record: Record, plan: Plan, finalists: list[TrialRecord], again: list[list[str]]) -> TrialRecord:
     """The finalist whose fresh trials, `again` by id, have the best mean; the first one where none got through."""
     sign = -1 if plan.goals.mode == "min" else 1
 
     def mean(names: list[str]) -> float:
-        values = [record.trials[name].value(plan.goals.metric) or 0.0 for name in names]
-        return sign * sum(values) / len(values) if values else float("-inf")
+        values = [record.trials[name].value(plan.goals.metric) for name in names]
+        known = [value for value in values if value is not None]
+        return sign * sum(known) / len(known) if known else float("-inf")
 
     means = [mean(names) for names in again]
     return finalists[means.index(max(means))]
