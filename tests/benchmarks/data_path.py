@@ -204,8 +204,8 @@ def main() -> None:
     start_ray(Run())
     for _ in RayExecute()(views_of(train, WARM, side.augment), encoder(side, train)):
         pass
-    first_batch(train, side)
     stream([size for size in SIZES if size <= chosen.most], train, side)
+    first_batch(train, side)  # last: an execution that is given up may take processes with it
     ray.shutdown()
 
 

@@ -13,7 +13,7 @@ from bothways.input_side.label_words import LabelWords
 from bothways.input_side.lookup import HashIndex, token_hashes
 from bothways.input_side.protection import negators_and_numbers
 from bothways.seeding import F64, U64, below
-from bothways.text import Codes, Ints, Segmentation, TextBatch, decoded, ragged
+from bothways.text import Bytes, Codes, Ints, Segmentation, TextBatch, decoded, gathered, kinds_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +102,20 @@ class Statistics:
         share = weight / total if total > 0 else np.full(len(self), 1.0 / max(1, len(self)))
         return Lottery.of(np.ceil(np.cumsum(share) * 2.0**31).astype(np.int64))
 
-    def words(self, numbers: Ints) -> tuple[Codes, Ints]:
-        """The code points of these words, one after the other, and their lengths."""
-        lengths = self.offsets[numbers + 1] - self.offsets[numbers]
-        return self.codes[ragged(self.offsets[numbers], lengths)], lengths
+    @cached_property
+    def lengths(self) -> Ints:
+        """Of each word, in characters, (V,)."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def kinds(self) -> Bytes:
+        """Of each word as a token, (V,)."""
+        return kinds_of(self.codes, self.lengths)
+
+    def words(self, numbers: Ints) -> tuple[Codes, Ints, Bytes]:
+        """These words as new tokens: their code points one after the other, their lengths and their kinds."""
+        starts, lengths = np.take(self.offsets, numbers), np.take(self.lengths, numbers)
+        return gathered(self.codes, starts, starts + lengths), lengths, np.take(self.kinds, numbers)
 
     def vocabulary(self) -> list[str]:
         """The words as strings, for people and tests."""

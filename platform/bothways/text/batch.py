@@ -84,7 +84,7 @@ class TextBatch:
         """Segments texts. `row_keys`: one 64-bit key per row; by default the row's number. Raises `UserError` when
         `segmentation` is "word" and jieba is missing."""
         keep_freed_memory()
-        joined = _PREFIX + _SEPARATOR.join(texts) + _SEPARATOR if len(texts) else _PREFIX
+        joined = _SEPARATOR.join((_PREFIX + texts[0], *texts[1:], "")) if len(texts) else _PREFIX
         codes = encoded(joined)
         classes = classes_of(codes)
         row_ends = np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)) + 1)

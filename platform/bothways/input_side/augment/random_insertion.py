@@ -44,8 +44,7 @@ class RandomInsertion(Transform):
             return batch.inserted(tokens, marks, ones, np.full(tokens.size, PUNCTUATION, dtype=np.uint8))
         if self.insert == "vocabulary":
             statistics = context.vocabulary(self.name)
-            codes, lengths = statistics.words(statistics.unigrams.draw(again(bits, "word")))
-            return batch.inserted(tokens, codes, lengths, kinds_of(codes, lengths))
+            return batch.inserted(tokens, *statistics.words(statistics.unigrams.draw(again(bits, "word"))))
         return self._synonyms(batch, context, tokens, bits)
 
     def _synonyms(self, batch: TextBatch, context: InputContext, tokens: Ints, bits: U64) -> TextBatch:

@@ -19,7 +19,7 @@ from bothways.input_side.statistics import Statistics
 from bothways.input_side.transform import InputContext, Transform, again, draw
 from bothways.registry import TRANSFORMS, Choices, Range
 from bothways.seeding import F64
-from bothways.text import TextBatch, kinds_of
+from bothways.text import TextBatch
 
 
 @TRANSFORMS.register("random_substitution")
@@ -41,8 +41,7 @@ class RandomSubstitution(Transform):
         drawn = draw(batch, context, _by_idf(batch, statistics, self.p) if informed else self.p)
         tokens = np.flatnonzero(drawn.taken)
         lottery = statistics.uninformative if informed else statistics.unigrams
-        codes, lengths = statistics.words(lottery.draw(again(drawn.bits[tokens], "word")))
-        return batch.replaced(tokens, codes, lengths, kinds_of(codes, lengths))
+        return batch.replaced(tokens, *statistics.words(lottery.draw(again(drawn.bits[tokens], "word"))))
 
 
 def _by_idf(batch: TextBatch, statistics: Statistics, p: float) -> F64:
