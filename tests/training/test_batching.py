@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bothways.batches.batching import Encode, collate, evaluation_views, lengths, regroup
-from bothways.batches.planning import Order, Plan, plan
-from bothways.config import Augment
+from bothways.batches.planning import Order, Plan, as_views, plan
+from bothways.config import Augment, InputSide
 from bothways.errors import UserError
 from bothways.tokenization import tokenizer
 from tests import tiny
@@ -98,6 +101,24 @@ def test_a_view_knows_its_place_in_the_training_also_after_a_restart_and_on_any_
     assert resumed.slice(1, 4)["progress"].to_pylist() == [0.4, 0.6, 0.6, 0.8]
     assert (whole[2:, 1::2] == resumed.slice(0, 6)["progress"].to_numpy().reshape(3, 2)).all()
     assert found.steps(5, 5).views(train).slice(0, 4).num_rows == 0
+
+
+ENCODING = """
+import pathlib, pickle, sys
+encode, views = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+pathlib.Path(sys.argv[2]).write_bytes(pickle.dumps(encode(views)))
+assert not {"torch", "transformers"} & sys.modules.keys()
+"""
+
+
+def test_a_process_that_only_encodes_imports_no_model(tmp_path: Path) -> None:
+    side = InputSide.model_validate({"augment": {"n_aug": 1, "policy": [[{"name": "random_swap", "p": 0.5}]]}})
+    encode = Encode(tokenizer_path=tiny.model_dir(), max_length=9, paired=False, side=side)
+    views = as_views(tiny.rows(12, seed=3), np.zeros(12, np.int64), np.arange(12) % 2)
+    (tmp_path / "work").write_bytes(pickle.dumps((encode, views)))
+    command = [sys.executable, "-c", ENCODING, str(tmp_path / "work"), str(tmp_path / "found")]
+    subprocess.run(command, check=True, timeout=60)
+    assert pickle.loads((tmp_path / "found").read_bytes()) == encode(views)
 
 
 @pytest.mark.parametrize("paired", [False, True])

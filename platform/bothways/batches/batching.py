@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from bothways import policy
 from bothways.batches.planning import I64, as_views
 from bothways.config import Augment, Experiment, InputSide, Language
 from bothways.config.domains import SampleMixing
 from bothways.contracts import EVALUATION, NO_LABEL, Batch, Beside
+from bothways.lazy import torch
 from bothways.registry import TASKS
 from bothways.task_contract import TaskLike
-from bothways.tokenization import ModelReader, Vocabulary
+from bothways.tokenization import Backend, ModelReader, Vocabulary, backend
 
 if TYPE_CHECKING:
     from bothways.models import Bundle
@@ -38,8 +38,9 @@ def evaluation_side(side: InputSide) -> InputSide | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Encode:
-    """`contracts.Encode`: views to token ids, through the input side. Picklable; the tokenizer travels as its path and
-    the `vocabulary` that is kept of it (None: all).
+    """`contracts.Encode`: views to token ids, through the input side. Picklable; the tokenizer is named by its path and
+    the `vocabulary` that is kept of it (None: all), and travels as its `backend`: a process that only encodes imports
+    neither transformers nor torch for it.
 
     `side` None leaves the text as it is. `paired`: `pair` is read as the second segment. `task`: what is read beside
     the text. `start`: the token that the model's decoder begins with, if it has one.
@@ -55,6 +56,10 @@ class Encode:
     statistics: policy.Statistics | None = None
     task: TaskLike = field(default_factory=lambda: TASKS.build("classification"))
     start: int | None = None
+    backend: Backend | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "backend": self.backend or backend(self.tokenizer_path, self.vocabulary)}
 
     @classmethod
     def of(
@@ -93,6 +98,7 @@ class Encode:
             max_length=self.max_length,
             start=self.start,
             seed=self.seed,
+            backend=self.backend,
         )
         columns = ("text", "pair") if self.paired else ("text",)
         read = self._read(views)

@@ -6,8 +6,8 @@ are the very ones the tokenizer gave. Whether a tokenizer is of that kind is rea
 others read whole texts.
 """
 
-from bothways.tokenization.encoder import Encoded, Encoder, encoder, tokenizer
+from bothways.tokenization.encoder import Backend, Encoded, Encoder, backend, encoder, tokenizer
 from bothways.tokenization.reader import ModelReader
 from bothways.tokenization.vocabulary import Vocabulary, used
 
-__all__ = ["Encoded", "Encoder", "ModelReader", "Vocabulary", "encoder", "tokenizer", "used"]
+__all__ = ["Backend", "Encoded", "Encoder", "ModelReader", "Vocabulary", "backend", "encoder", "tokenizer", "used"]

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from tokenizers import Encoding, Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from bothways.errors import UserError
 from bothways.text import Ints
@@ -60,7 +59,8 @@ def tokenizer(path: str, vocabulary: Vocabulary | None = None) -> Any:
     """
     if vocabulary is not None:
         return _with(tokenizer(path), vocabulary)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core per worker: threads would only fight
+    from transformers import AutoTokenizer  # with torch it takes seconds: not where a `Backend` is at hand
+
     try:
         loaded = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -72,6 +72,8 @@ def tokenizer(path: str, vocabulary: Vocabulary | None = None) -> Any:
 
 def _with(whole: Any, vocabulary: Vocabulary) -> Any:
     """A tokenizer of transformers, as far as `vocabulary` goes."""
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
         tokenizer_object=pruned(whole.backend_tokenizer, vocabulary),
         model_input_names=whole.model_input_names,
@@ -80,13 +82,34 @@ def _with(whole: Any, vocabulary: Vocabulary) -> Any:
     )
 
 
+@dataclass(frozen=True)
+class Backend:
+    """What an `Encoder` is made of, as far as other processes need be told. `text`: the tokenizer as its own library
+    writes it. `typed`: whether the model reads the types of tokens."""
+
+    text: str
+    typed: bool
+
+
 @functools.lru_cache(maxsize=8)
+def backend(path: str, vocabulary: Vocabulary | None = None) -> Backend:
+    """The `Backend` of a model directory, made once per process."""
+    fast = tokenizer(path, vocabulary)
+    return Backend(fast.backend_tokenizer.to_str(), typed="token_type_ids" in fast.model_input_names)
+
+
 def encoder(path: str, vocabulary: Vocabulary | None = None) -> Encoder:
     """The `Encoder` of a model directory, made once per process."""
-    fast = tokenizer(path, vocabulary)
-    own = Tokenizer.from_str(fast.backend_tokenizer.to_str())  # its padding and truncation are this module's to set
+    return encoder_of(backend(path, vocabulary))
+
+
+@functools.lru_cache(maxsize=8)
+def encoder_of(backend: Backend) -> Encoder:
+    """The `Encoder` that is made of it, once per process."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core per worker: threads would only fight
+    own = Tokenizer.from_str(backend.text)  # its padding and truncation are this module's to set
     own.no_padding()
-    return Encoder(own, typed="token_type_ids" in fast.model_input_names)
+    return Encoder(own, typed=backend.typed)
 
 
 @dataclass(frozen=True)

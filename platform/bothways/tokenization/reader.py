@@ -10,7 +10,7 @@ from tokenizers import Encoding
 
 from bothways.errors import UserError
 from bothways.task_contract import I64, Aligned
-from bothways.tokenization.encoder import Encoded, Encoder, encoder, tokenizer
+from bothways.tokenization.encoder import Backend, Encoded, Encoder, encoder, encoder_of, tokenizer
 from bothways.tokenization.vocabulary import Vocabulary
 
 _CLOCK = "strftime_now"
@@ -20,13 +20,17 @@ _STOPPED = f"{{% macro {_CLOCK}(format) %}}26 Jul 2024{{% endmacro %}}"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelReader:
-    """`task_contract.Reader` of the model at `path`, as far as `vocabulary` goes (None: all of it)."""
+    """`task_contract.Reader` of the model at `path`, as far as `vocabulary` goes (None: all of it).
+
+    `backend`: that model's, where it is at hand.
+    """
 
     path: str
     vocabulary: Vocabulary | None
     max_length: int
     start: int | None
     seed: int = 0
+    backend: Backend | None = None
 
     @property
     def end(self) -> int | None:
@@ -37,7 +41,7 @@ class ModelReader:
 
     @property
     def _encoder(self) -> Encoder:
-        return encoder(self.path, self.vocabulary)
+        return encoder_of(self.backend) if self.backend else encoder(self.path, self.vocabulary)
 
     def inputs(self, *columns: pa.ChunkedArray, max_length: int | None = None) -> dict[str, pa.Array]:
         return _inputs(self._encoder(max_length or self.max_length, *columns))
