@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from bothways.input_side.examples import Examples
 from bothways.input_side.label_words import LabelWords
@@ -22,7 +23,7 @@ class Lottery:
     from where on to search it for each bucket of 2**`shift` tickets (Chen & Asau 1974)."""
 
     cumulative: Ints
-    guide: Ints
+    guide: npt.NDArray[np.int32]
     shift: int
 
     @classmethod
@@ -30,13 +31,13 @@ class Lottery:
         total = int(cumulative[-1])
         shift = max(0, total.bit_length() - (8 * cumulative.size).bit_length())
         buckets = np.arange((total >> shift) + 1) << shift
-        return cls(cumulative, np.searchsorted(cumulative, buckets, side="right"), shift)
+        return cls(cumulative, np.searchsorted(cumulative, buckets, side="right").astype(np.int32), shift)
 
     def draw(self, bits: U64) -> Ints:
         """One for each 64 random bits."""
         ticket = below(bits, int(self.cumulative[-1]))
-        found: Ints = self.guide[ticket >> self.shift]
-        short = np.flatnonzero(self.cumulative[found] <= ticket)
+        found = np.take(self.guide, ticket >> self.shift).astype(np.int64)
+        short = np.flatnonzero(np.take(self.cumulative, found) <= ticket)
         while short.size:
             found[short] += 1
             short = short[self.cumulative[found[short]] <= ticket[short]]

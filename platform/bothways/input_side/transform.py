@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from bothways.input_side.protection import protect
 from bothways.input_side.statistics import Statistics
 from bothways.registry import TRANSFORMS, Component
 from bothways.seeding import F64, U64, below, keys, streams
-from bothways.text import Bools, Ints, Segmentation, TextBatch
+from bothways.text import Bools, Ints, Segmentation, TextBatch, true_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,11 @@ class Draw:
 
     bits: U64
     taken: Bools
+
+    @cached_property
+    def tokens(self) -> Ints:
+        """Which were drawn, in order."""
+        return true_at(self.taken)
 
 
 _ONE = 2.0**53

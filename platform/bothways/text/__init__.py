@@ -10,7 +10,8 @@ clitics (`'s`); each CJK character, each emoji (with its modifiers and joiners);
 words. The rules do not depend on the language, so that mixed text needs no decision.
 """
 
-from bothways.text.batch import TextBatch, gathered, ragged, spans
+from bothways.text.arrays import gathered, ragged, spans, true_at
+from bothways.text.batch import TextBatch
 from bothways.text.characters import (
     END,
     FLAG,
@@ -55,4 +56,5 @@ __all__ = [
     "moved",
     "ragged",
     "spans",
+    "true_at",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bothways.seeding import U64, keys
+from bothways.text.arrays import gathered, ragged, true_at
 from bothways.text.characters import (
     END,
     IDEOGRAPH,
@@ -30,30 +31,6 @@ from bothways.text.segmentation import Segmentation, beginnings, merging
 _SEPARATOR = "\0"  # behind each row of the flat array, where its end token points
 _PREFIX = " "  # codes[0]: where a new gap of one space points to
 _WIDE = (0x2E80, 0xFFEF)  # Chinese characters and their punctuation: no space follows them
-
-
-_COUNTED = np.arange(1 << 18)  # to read numbers costs less than to count anew
-_COUNTED.flags.writeable = False
-
-
-def ragged(starts: Ints, lengths: Ints) -> Ints:
-    """start, start + 1, … for `length` numbers, span after span: the flat index that gathers spans."""
-    shift = starts - np.cumsum(lengths)
-    shift += lengths
-    index = np.repeat(shift, lengths)
-    index += _COUNTED[: index.size] if index.size <= _COUNTED.size else np.arange(index.size)
-    return index
-
-
-def spans(starts: Ints, stops: Ints) -> Ints:
-    """start, start + 1, … up to each span's stop, span after span: the flat index that gathers spans."""
-    return ragged(starts, stops - starts)
-
-
-def gathered(codes: Codes, starts: Ints, stops: Ints) -> Codes:
-    """The code points of spans, one after the other."""
-    found: Codes = np.take(codes, spans(starts, stops), mode="wrap")  # no span is outside: the cheapest way to say so
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +83,7 @@ class TextBatch:
             np.subtract(begin, np.take(space, begin - 1), out=edges[:-1:2])
         edges[-1] = codes.size
         kinds = np.take(classes, begin)
-        ends = np.flatnonzero(kinds == END)
+        ends = true_at(kinds == END)
         stops = edges[1:].reshape(-1, 2).copy()
         stops[ends, 1] = begin[ends]
         return cls(
@@ -199,13 +176,13 @@ class TextBatch:
         broken = np.empty(starts.size, dtype=bool)
         broken[:1] = True
         np.not_equal(starts[1:], stops[:-1], out=broken[1:])
-        runs = np.flatnonzero(broken)
+        runs = true_at(broken)
         at = self._touching(starts, stops, kinds, runs[1:] >> 1)
         if at.size:
             starts = starts.copy()
             starts[2 * at], stops[2 * at] = 0, 1
             broken[2 * at] = broken[2 * at + 1] = True
-            runs = np.flatnonzero(broken)
+            runs = true_at(broken)
         return starts, stops, runs
 
     def _touching(self, starts: Ints, stops: Ints, kinds: Bytes, at: Ints) -> Ints:
@@ -233,7 +210,7 @@ class TextBatch:
         """
         kept = np.flatnonzero(~dropped)
         starts, stops = np.take(self.starts, kept, axis=0), np.take(self.stops, kept, axis=0)
-        before = np.searchsorted(np.flatnonzero(dropped), self.offsets)
+        before = np.searchsorted(true_at(dropped), self.offsets)
         offsets = self.offsets - before
         headless = np.flatnonzero(dropped[self.offsets[:-1]])
         head, old = offsets[headless], self.offsets[headless]

@@ -76,7 +76,7 @@ class BackgroundNoise(Transform):
 
     def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch:
         drawn = draw(batch, context, self.p, _places(batch))
-        before = np.flatnonzero(drawn.taken)
+        before = drawn.tokens
         if not before.size:
             return batch
         bits = drawn.bits[before]

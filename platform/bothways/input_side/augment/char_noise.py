@@ -21,7 +21,7 @@ from bothways.input_side.transform import Draw, InputContext, Transform, again, 
 from bothways.lexicons import SynonymTable, glyphs_zh
 from bothways.registry import TRANSFORMS, Range
 from bothways.seeding import U64, below
-from bothways.text import IDEOGRAPH, LETTER, MARK, Bools, Ints, TextBatch, classes_of, ragged
+from bothways.text import IDEOGRAPH, LETTER, MARK, Bools, Ints, TextBatch, classes_of, ragged, true_at
 
 _ROWS = ("1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")  # each half a key to the right of the one above
 _MOST = 16  # homophones of a character: the common ones, which come first, are what people type
@@ -127,7 +127,7 @@ class CharNoise(Transform):
         for kinds, script in ((_LATIN, LETTER), (_CHINESE, IDEOGRAPH)):
             mine = [kind for kind in self.kinds if kind in kinds]
             if mine:
-                tokens = np.flatnonzero(drawn.taken & (batch.kinds == script))
+                tokens = true_at(drawn.taken & (batch.kinds == script))
                 which = below(again(drawn.bits[tokens], "kind"), len(mine))
                 for i, kind in enumerate(mine):
                     yield kind, tokens[which == i]

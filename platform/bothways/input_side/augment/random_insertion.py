@@ -36,7 +36,7 @@ class RandomInsertion(Transform):
     def __call__(self, batch: TextBatch, context: InputContext) -> TextBatch:
         among = batch.free if self.insert == "synonym" else batch.is_word
         drawn = draw(batch, context, self.p, among)
-        tokens = np.flatnonzero(drawn.taken)
+        tokens = drawn.tokens
         bits = drawn.bits[tokens]
         if self.insert == "punctuation":
             marks = _MARKS[context.language][below(again(bits, "mark"), 6)]

@@ -39,7 +39,7 @@ class RandomSubstitution(Transform):
         statistics = context.vocabulary(self.name)
         informed = self.weighting == "tfidf"
         drawn = draw(batch, context, _by_idf(batch, statistics, self.p) if informed else self.p)
-        tokens = np.flatnonzero(drawn.taken)
+        tokens = drawn.tokens
         lottery = statistics.uninformative if informed else statistics.unigrams
         return batch.replaced(tokens, *statistics.words(lottery.draw(again(drawn.bits[tokens], "word"))))
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from bothways.input_side.transform import InputContext, Transform, draw
 from bothways.registry import TRANSFORMS, Range
-from bothways.text import TextBatch
+from bothways.text import TextBatch, true_at
 
 _NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -39,7 +39,7 @@ class RandomSwap(Transform):
         alone = next_up == _NEVER
         wanted = np.zeros(len(batch), dtype=np.uint64)
         wanted[odd[~alone]] = next_up[~alone]
-        order = np.flatnonzero(taken | (waiting == np.repeat(wanted, batch.sizes)))
+        order = true_at(taken | (waiting == np.repeat(wanted, batch.sizes)))
         # Now every row has an even number, but for those in which all words were drawn: there the last one stays.
         order = np.delete(order, np.searchsorted(order, batch.offsets[odd[alone] + 1]) - 1)
         return batch.swapped(order[::2], order[1::2])

@@ -40,7 +40,7 @@ class SynonymReplacement(Transform):
             return batch
         drawn = draw(batch, context, self.p)
         book = self._book(context)
-        tokens, spans, numbers = book.match(batch, np.flatnonzero(drawn.taken))
+        tokens, spans, numbers = book.match(batch, drawn.tokens)
         picked = book.pick(numbers, again(drawn.bits[tokens], "synonym"))
         tokens, spans, picked = tokens[picked >= 0], spans[picked >= 0], picked[picked >= 0]
         codes, lengths = book.spelled(picked)
