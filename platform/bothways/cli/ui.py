@@ -28,6 +28,7 @@ def ui(
         except OSError as error:
             raise UserError(f"port {port} cannot be had ({error.strerror}): choose another with --port") from error
     typer.echo(f"MLflow on http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    typer.echo("It opens with its pages for GenAI: choose `Model training`, at the upper left, to see the trials.")
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # its own task queue: processes that nobody here needs
     arguments = [
