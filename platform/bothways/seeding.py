@@ -18,6 +18,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
 _STEPS = np.arange(1, (1 << 16) + 1, dtype=np.uint64) * _GOLDEN  # to read them costs less than to count anew
+_STEPS.flags.writeable = False
 
 
 def _mix(state: U64) -> None:

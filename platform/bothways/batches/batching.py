@@ -18,6 +18,7 @@ from bothways.contracts import EVALUATION, NO_LABEL, Batch, Beside
 from bothways.lazy import torch
 from bothways.registry import TASKS
 from bothways.task_contract import TaskLike
+from bothways.text import ragged
 from bothways.tokenization import Backend, ModelReader, Vocabulary, backend
 
 if TYPE_CHECKING:
@@ -166,14 +167,7 @@ def of_like_length(encoded: pa.Table, task: TaskLike) -> tuple[Iterator[pa.Table
         held += count
     edges.append(len(order))
     parts = (order[start:stop] for start, stop in pairwise(edges) if start < stop)
-    return (encoded.take(pa.array(_ranges(firsts[part], counts[part]))) for part in parts), order
-
-
-def _ranges(starts: I64, counts: I64) -> I64:
-    """`counts[i]` numbers from `starts[i]` on, one after another."""
-    before = np.cumsum(counts) - counts
-    found: I64 = np.arange(counts.sum()) + np.repeat(starts - before, counts)
-    return found
+    return (encoded.take(pa.array(ragged(firsts[part], counts[part]))) for part in parts), order
 
 
 def collate(rows: pa.Table, pad_id: int) -> Batch:

@@ -12,7 +12,9 @@ _SPARSE, _DENSE = 0.03, 0.1  # shares of a mask
 
 
 def ragged(starts: Ints, lengths: Ints) -> Ints:
-    """start, start + 1, … for `length` numbers, span after span: the flat index that gathers spans."""
+    """start, start + 1, … for `length` numbers, span after span: the flat index that gathers K spans.
+
+    `starts`, `lengths`: int64 (K,). Returns int64 (sum of lengths,)."""
     shift = starts - np.cumsum(lengths)
     shift += lengths
     index = np.repeat(shift, lengths)
@@ -21,12 +23,12 @@ def ragged(starts: Ints, lengths: Ints) -> Ints:
 
 
 def spans(starts: Ints, stops: Ints) -> Ints:
-    """start, start + 1, … up to each span's stop, span after span: the flat index that gathers spans."""
+    """`ragged` by where each span stops: `starts`, `stops` (K,)."""
     return ragged(starts, stops - starts)
 
 
 def gathered(codes: Codes, starts: Ints, stops: Ints) -> Codes:
-    """The code points of spans, one after the other."""
+    """The code points of K spans, one after the other. `starts`, `stops` (K,), inside `codes`: unchecked."""
     found: Codes = np.take(codes, spans(starts, stops), mode="wrap")  # no span is outside: the cheapest way to say so
     return found
 
